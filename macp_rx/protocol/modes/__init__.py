@@ -1,0 +1,1 @@
+"""One mode, one file: its messages, its frozen `State`, its `step`."""
