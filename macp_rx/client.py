@@ -1,0 +1,654 @@
+"""`MacpClient`: one connection to a runtime, and every RPC of MACP once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+import grpc
+from google.protobuf.message import Message as Protobuf
+from macp.v1 import core_pb2, policy_pb2
+from macp.v1.envelope_pb2 import Ack, Envelope
+from reactivex import Observable, abc
+from reactivex import operators as ops
+from reactivex.disposable import SerialDisposable
+from typing_extensions import Self
+
+from macp_rx.clock import Clock, LoopClock, loop_clock
+from macp_rx.errors import GRPC_STATUS, MacpAckError, MacpClosedError, MacpRefusedError, MacpSessionError
+from macp_rx.protocol.messages import MACP_VERSION, Accepted
+from macp_rx.protocol.validation import (
+    validate_confidence,
+    validate_progress_scope,
+    validate_session_id,
+    validate_signal_type,
+)
+from macp_rx.runtime import Runtime
+from macp_rx.streams.call import Blocking, Reactive, call
+from macp_rx.streams.duplex import LIVE_ONLY, MacpStream
+from macp_rx.streams.session import history, session_events
+from macp_rx.streams.source import rpc, watch
+from macp_rx.streams.stream import Stream
+from macp_rx.transport.auth import AuthConfig
+from macp_rx.transport.base import Method, Transport, method
+from macp_rx.transport.grpc import ChannelOptions, GrpcTransport
+from macp_rx.transport.loop import LoopLease
+
+if TYPE_CHECKING:
+    from reactivex.scheduler.eventloop import AsyncIOScheduler
+
+__all__ = ["MacpClient", "RxClient"]
+
+Req = TypeVar("Req", bound=Protobuf)
+Res = TypeVar("Res", bound=Protobuf)
+
+DEFAULT_TIMEOUT: Final = 30.0
+"""Seconds a unary call may take: what the server itself allows (`protocol.md` 1.0)."""
+
+INITIALIZE: Final = method("Initialize", core_pb2.InitializeRequest, core_pb2.InitializeResponse)
+SEND: Final = method("Send", core_pb2.SendRequest, core_pb2.SendResponse)
+GET_SESSION: Final = method("GetSession", core_pb2.GetSessionRequest, core_pb2.GetSessionResponse)
+CANCEL_SESSION: Final = method("CancelSession", core_pb2.CancelSessionRequest, core_pb2.CancelSessionResponse)
+SUSPEND_SESSION: Final = method("SuspendSession", core_pb2.SuspendSessionRequest, core_pb2.SuspendSessionResponse)
+RESUME_SESSION: Final = method("ResumeSession", core_pb2.ResumeSessionRequest, core_pb2.ResumeSessionResponse)
+GET_MANIFEST: Final = method("GetManifest", core_pb2.GetManifestRequest, core_pb2.GetManifestResponse)
+LIST_MODES: Final = method("ListModes", core_pb2.ListModesRequest, core_pb2.ListModesResponse)
+LIST_EXT_MODES: Final = method("ListExtModes", core_pb2.ListExtModesRequest, core_pb2.ListExtModesResponse)
+LIST_ROOTS: Final = method("ListRoots", core_pb2.ListRootsRequest, core_pb2.ListRootsResponse)
+LIST_SESSIONS: Final = method("ListSessions", core_pb2.ListSessionsRequest, core_pb2.ListSessionsResponse)
+REGISTER_EXT_MODE: Final = method("RegisterExtMode", core_pb2.RegisterExtModeRequest, core_pb2.RegisterExtModeResponse)
+UNREGISTER_EXT_MODE: Final = method(
+    "UnregisterExtMode", core_pb2.UnregisterExtModeRequest, core_pb2.UnregisterExtModeResponse
+)
+PROMOTE_MODE: Final = method("PromoteMode", core_pb2.PromoteModeRequest, core_pb2.PromoteModeResponse)
+REGISTER_POLICY: Final = method("RegisterPolicy", policy_pb2.RegisterPolicyRequest, policy_pb2.RegisterPolicyResponse)
+UNREGISTER_POLICY: Final = method(
+    "UnregisterPolicy", policy_pb2.UnregisterPolicyRequest, policy_pb2.UnregisterPolicyResponse
+)
+GET_POLICY: Final = method("GetPolicy", policy_pb2.GetPolicyRequest, policy_pb2.GetPolicyResponse)
+LIST_POLICIES: Final = method("ListPolicies", policy_pb2.ListPoliciesRequest, policy_pb2.ListPoliciesResponse)
+WHAT_IF_REPLAY: Final = method("WhatIfReplay", policy_pb2.WhatIfReplayRequest, policy_pb2.WhatIfReplayResponse)
+GET_DECISION_RECEIPT: Final = method(
+    "GetDecisionReceipt", core_pb2.GetDecisionReceiptRequest, core_pb2.GetDecisionReceiptResponse
+)
+GET_RECEIPT_KEYS: Final = method("GetReceiptKeys", core_pb2.GetReceiptKeysRequest, core_pb2.GetReceiptKeysResponse)
+WATCH_MODE_REGISTRY: Final = method(
+    "WatchModeRegistry", core_pb2.WatchModeRegistryRequest, core_pb2.WatchModeRegistryResponse
+)
+WATCH_ROOTS: Final = method("WatchRoots", core_pb2.WatchRootsRequest, core_pb2.WatchRootsResponse)
+WATCH_SIGNALS: Final = method("WatchSignals", core_pb2.WatchSignalsRequest, core_pb2.WatchSignalsResponse)
+WATCH_SESSIONS: Final = method("WatchSessions", core_pb2.WatchSessionsRequest, core_pb2.WatchSessionsResponse)
+WATCH_POLICIES: Final = method("WatchPolicies", policy_pb2.WatchPoliciesRequest, policy_pb2.WatchPoliciesResponse)
+
+
+class _Connection:
+    """What clients that share a connection share: the transport, and what to do after its end."""
+
+    def __init__(self, transport: Transport, release: Callable[[], None]) -> None:
+        self.transport = transport
+        self._release = release
+        self._closing = threading.Lock()
+        self._closed = threading.Event()
+
+    def close(self, then: Callable[[], None]) -> bool:
+        """Starts closing; ``then`` is called at the end. False if another call has done so before."""
+        if not self._closing.acquire(blocking=False):
+            return False
+
+        def closed() -> None:
+            self._closed.set()
+            then()
+
+        try:
+            self.transport.clock.run_soon(lambda: self.transport.close(closed))
+        except MacpClosedError:  # the loop was handed over and is closed: so is every call on it
+            closed()
+        return True
+
+    def close_and_wait(self) -> None:
+        clock = self.transport.clock
+        if clock.on_own_thread():
+            self.close(self._release)
+        elif self.close(lambda: None):
+            clock.wait(self._closed)
+            self._release()
+
+    async def close_and_await(self) -> None:
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+
+        def end() -> None:
+            loop.call_soon_threadsafe(ended.set_result, None)
+
+        if self.close(end):
+            await ended
+            self._release()
+
+
+class _Calls:
+    """Every RPC, written once. Blocking on a `MacpClient`, reactive on its ``rx``."""
+
+    def __init__(self, connection: _Connection, auth: AuthConfig | None, default_timeout: float | None) -> None:
+        self._connection = connection
+        self.auth = auth
+        self.default_timeout = default_timeout
+
+    @property
+    def clock(self) -> Clock:
+        """What everything of this client runs on; hand it to timed operators."""
+        return self._connection.transport.clock
+
+    def _rpc(self, rpc_method: Method[Req, Res], request: Req, timeout: float | None) -> Stream[Res]:
+        return rpc(
+            self._connection.transport,
+            rpc_method,
+            request,
+            auth=self.auth,
+            timeout=self.default_timeout if timeout is None else timeout,
+        )
+
+    def _watch(self, rpc_method: Method[Req, Res], request: Req, timeout: float | None) -> Stream[Res]:
+        return watch(self._connection.transport, rpc_method, request, auth=self.auth, timeout=timeout)
+
+    # Handshake and discovery
+
+    @call
+    def initialize(self, *, timeout: float | None = None) -> Stream[core_pb2.InitializeResponse]:
+        """Negotiates the protocol version and asks for the runtime's name, version and capabilities.
+
+        Args:
+            timeout: seconds; the client's default_timeout if None.
+
+        Errors:
+            MacpTransportError with code UNSUPPORTED_PROTOCOL_VERSION if the runtime does not speak 1.0.
+        """
+        request = core_pb2.InitializeRequest(
+            supported_protocol_versions=[MACP_VERSION], client_info=core_pb2.ClientInfo(name="macp-rx")
+        )
+        return self._rpc(INITIALIZE, request, timeout)
+
+    @call
+    def get_manifest(self, agent_id: str = "", *, timeout: float | None = None) -> Stream[core_pb2.GetManifestResponse]:
+        """Who an agent is; the runtime itself for an empty id. Errors: AGENT_NOT_FOUND."""
+        return self._rpc(GET_MANIFEST, core_pb2.GetManifestRequest(agent_id=agent_id), timeout)
+
+    @call
+    def list_modes(self, *, timeout: float | None = None) -> Stream[core_pb2.ListModesResponse]:
+        """The standards-track modes."""
+        return self._rpc(LIST_MODES, core_pb2.ListModesRequest(), timeout)
+
+    @call
+    def list_ext_modes(self, *, timeout: float | None = None) -> Stream[core_pb2.ListExtModesResponse]:
+        """The extension modes."""
+        return self._rpc(LIST_EXT_MODES, core_pb2.ListExtModesRequest(), timeout)
+
+    @call
+    def list_roots(self, *, timeout: float | None = None) -> Stream[core_pb2.ListRootsResponse]:
+        """The coordination roots."""
+        return self._rpc(LIST_ROOTS, core_pb2.ListRootsRequest(), timeout)
+
+    # Messages
+
+    @call
+    def send(self, envelope: Envelope, *, timeout: float | None = None) -> Stream[Ack]:
+        """Sends one envelope. Subscribing again sends it again under the same message id, which the runtime answers with
+        ``duplicate``.
+
+        Errors:
+            MacpAckError: the runtime refused it; code, reasons and denials say why.
+            MacpIdentityMismatchError: at once, if its sender is not who the credential speaks for.
+        """
+        if self.auth is not None:
+            self.auth.check_sender(envelope.sender)
+        answers = self._rpc(SEND, core_pb2.SendRequest(envelope=envelope), timeout)
+        return _acked(answers, envelope.message_type)
+
+    @call
+    def send_signal(
+        self,
+        *,
+        signal_type: str,
+        data: bytes = b"",
+        confidence: float = 0.0,
+        correlation_session_id: str = "",
+        timeout: float | None = None,
+    ) -> Stream[Ack]:
+        """Sends an ambient Signal, which every authenticated watcher of signals sees: put no secrets there.
+
+        Args:
+            signal_type: what kind of signal; not blank.
+            data: anything.
+            confidence: in [0, 1].
+            correlation_session_id: session it refers to, for people; the runtime checks nothing.
+            timeout: seconds.
+        """
+        validate_signal_type(signal_type, data)
+        validate_confidence(confidence)
+        payload = core_pb2.SignalPayload(
+            signal_type=signal_type, data=data, confidence=confidence, correlation_session_id=correlation_session_id
+        )
+        return self._ambient("Signal", payload, "", "", timeout)
+
+    @call
+    def send_progress(
+        self,
+        *,
+        progress_token: str,
+        progress: float,
+        total: float,
+        message: str = "",
+        target_message_id: str = "",
+        session_id: str = "",
+        mode: str = "",
+        timeout: float | None = None,
+    ) -> Stream[Ack]:
+        """Reports progress, ambient or scoped to a session; watchers of signals see it, session streams do not.
+
+        Args:
+            progress_token: which piece of work.
+            progress: how much is done, in the unit of ``total``.
+            total: how much there is.
+            message: for people.
+            target_message_id: message that asked for the work.
+            session_id: with ``mode``, or neither.
+            mode: with ``session_id``, or neither.
+            timeout: seconds.
+        """
+        validate_progress_scope(session_id, mode)
+        payload = core_pb2.ProgressPayload(
+            progress_token=progress_token,
+            progress=progress,
+            total=total,
+            message=message,
+            target_message_id=target_message_id,
+        )
+        return self._ambient("Progress", payload, session_id, mode, timeout)
+
+    def _ambient(
+        self, message_type: str, payload: Protobuf, session_id: str, mode: str, timeout: float | None
+    ) -> Stream[Ack]:
+        envelope = Envelope(
+            macp_version=MACP_VERSION,
+            mode=mode,
+            message_type=message_type,
+            message_id=self.clock.new_id(),
+            session_id=session_id,
+            sender=self.auth.sender if self.auth else "",
+            timestamp_unix_ms=self.clock.now_ms,
+            payload=payload.SerializeToString(),
+        )
+        return _acked(self._rpc(SEND, core_pb2.SendRequest(envelope=envelope), timeout), message_type)
+
+    def open_stream(self, session_id: str = "", after_sequence: int = 0) -> MacpStream:
+        """Opens a StreamSession call in both directions.
+
+        Args:
+            session_id: subscribe to this session from the start; else the first frame sent binds the stream.
+            after_sequence: replay what came after this position; `LIVE_ONLY` replays nothing.
+
+        Raises:
+            MacpSessionError: no credential: the runtime would refuse the stream before its first frame.
+        """
+        if self.auth is None:
+            raise MacpSessionError("a session stream needs a credential: MacpClient(…, auth=AuthConfig.for_…)")
+        return MacpStream(self._connection.transport, self.auth, session_id, after_sequence)
+
+    def session_events(self, session_id: str, after_sequence: int = 0) -> Stream[Accepted]:
+        """Replays what a session accepted, goes on live, and completes when the session ends. Cold: one RPC each.
+
+            accepted           S-p-v-v-C
+            after_sequence=0   S-p-v-v-(C|)
+            after_sequence=2   ----v-v-(C|)
+
+        Args:
+            session_id: which session; an unknown one is an error, not a wait.
+            after_sequence: start behind this position; 0 starts with the SessionStart.
+
+        Errors:
+            MacpTransportError: the call failed, such as NOT_FOUND.
+            MacpStreamError: FORBIDDEN, for one who is neither initiator nor participant nor observer.
+        """
+        validate_session_id(session_id)
+        return session_events(self._connection.transport, session_id, after_sequence, auth=self.auth)
+
+    def history(self, session_id: str, after_sequence: int = 0) -> Stream[Accepted]:
+        """What a session has accepted by now, and then completion. Arguments and errors as `session_events`."""
+        validate_session_id(session_id)
+        return history(self._connection.transport, session_id, after_sequence, auth=self.auth)
+
+    # Sessions
+
+    @call
+    def get_session(self, session_id: str, *, timeout: float | None = None) -> Stream[core_pb2.GetSessionResponse]:
+        """A session's metadata. Errors: SESSION_NOT_FOUND, FORBIDDEN."""
+        return self._rpc(GET_SESSION, core_pb2.GetSessionRequest(session_id=session_id), timeout)
+
+    @call
+    def cancel_session(self, session_id: str, *, reason: str = "", timeout: float | None = None) -> Stream[Ack]:
+        """Cancels a session; on one that has ended already it changes nothing and tells that state."""
+        request = core_pb2.CancelSessionRequest(session_id=session_id, reason=reason)
+        return _acked(self._rpc(CANCEL_SESSION, request, timeout), "CancelSession")
+
+    @call
+    def suspend_session(self, session_id: str, *, reason: str = "", timeout: float | None = None) -> Stream[Ack]:
+        """Suspends an open session: its deadline stands still. Errors: SESSION_NOT_OPEN."""
+        request = core_pb2.SuspendSessionRequest(session_id=session_id, reason=reason)
+        return _acked(self._rpc(SUSPEND_SESSION, request, timeout), "SuspendSession")
+
+    @call
+    def resume_session(self, session_id: str, *, reason: str = "", timeout: float | None = None) -> Stream[Ack]:
+        """Resumes a suspended session; its deadline moves by the pause. Errors: SESSION_NOT_OPEN."""
+        request = core_pb2.ResumeSessionRequest(session_id=session_id, reason=reason)
+        return _acked(self._rpc(RESUME_SESSION, request, timeout), "ResumeSession")
+
+    @call
+    def list_sessions_page(
+        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> Stream[core_pb2.ListSessionsResponse]:
+        """One page of the sessions in the runtime's memory, in byte order of their ids."""
+        request = core_pb2.ListSessionsRequest(page_size=page_size, page_token=page_token)
+        return self._rpc(LIST_SESSIONS, request, timeout)
+
+    def list_sessions(self, *, page_size: int = 0) -> Stream[core_pb2.SessionMetadata]:
+        """Every session in the runtime's memory, page by page: the next page is asked for when this one was taken.
+
+            pages      -(abc)--(de)
+            sessions   -(abc)--(de|)
+
+        Args:
+            page_size: sessions per page; 0 leaves it to the runtime (100).
+        """
+
+        def subscribe(
+            observer: abc.ObserverBase[core_pb2.SessionMetadata], scheduler: abc.SchedulerBase | None = None
+        ) -> abc.DisposableBase:
+            page = SerialDisposable()
+
+            def ask(token: str) -> None:
+                request = core_pb2.ListSessionsRequest(page_size=page_size, page_token=token)
+                answers = self._rpc(LIST_SESSIONS, request, None)
+                page.disposable = answers.subscribe(take, observer.on_error, scheduler=scheduler)
+
+            def take(response: core_pb2.ListSessionsResponse) -> None:
+                for session in response.sessions:
+                    if page.is_disposed:
+                        return
+                    observer.on_next(session)
+                if response.next_page_token:
+                    ask(response.next_page_token)
+                else:
+                    observer.on_completed()
+
+            ask("")
+            return page
+
+        return Stream(Observable(subscribe), self.clock)
+
+    # Mode registry
+
+    @call
+    def register_ext_mode(
+        self, descriptor: core_pb2.ModeDescriptor, *, timeout: float | None = None
+    ) -> Stream[core_pb2.RegisterExtModeResponse]:
+        """Adds an extension mode. Errors: MacpRefusedError with the runtime's reason; FORBIDDEN without the right."""
+        request = core_pb2.RegisterExtModeRequest(mode_descriptor=descriptor)
+        return _granted(self._rpc(REGISTER_EXT_MODE, request, timeout))
+
+    @call
+    def unregister_ext_mode(
+        self, mode: str, *, timeout: float | None = None
+    ) -> Stream[core_pb2.UnregisterExtModeResponse]:
+        """Removes an extension mode. Errors: as `register_ext_mode`."""
+        return _granted(self._rpc(UNREGISTER_EXT_MODE, core_pb2.UnregisterExtModeRequest(mode=mode), timeout))
+
+    @call
+    def promote_mode(
+        self, mode: str, promoted_mode_name: str = "", *, timeout: float | None = None
+    ) -> Stream[core_pb2.PromoteModeResponse]:
+        """Makes an extension mode standards-track, under a new name or its own. Errors: as `register_ext_mode`."""
+        request = core_pb2.PromoteModeRequest(mode=mode, promoted_mode_name=promoted_mode_name)
+        return _granted(self._rpc(PROMOTE_MODE, request, timeout))
+
+    # Policies
+
+    @call
+    def register_policy(
+        self, descriptor: policy_pb2.PolicyDescriptor, *, timeout: float | None = None
+    ) -> Stream[policy_pb2.RegisterPolicyResponse]:
+        """Adds a governance policy. Errors: MacpRefusedError INVALID_POLICY_DEFINITION; FORBIDDEN without the right."""
+        request = policy_pb2.RegisterPolicyRequest(policy_descriptor=descriptor)
+        return _granted(self._rpc(REGISTER_POLICY, request, timeout))
+
+    @call
+    def unregister_policy(
+        self, policy_id: str, *, timeout: float | None = None
+    ) -> Stream[policy_pb2.UnregisterPolicyResponse]:
+        """Removes a policy; sessions bound to it keep it. Errors: MacpRefusedError with the runtime's reason."""
+        return _granted(self._rpc(UNREGISTER_POLICY, policy_pb2.UnregisterPolicyRequest(policy_id=policy_id), timeout))
+
+    @call
+    def get_policy(self, policy_id: str, *, timeout: float | None = None) -> Stream[policy_pb2.GetPolicyResponse]:
+        """One policy. Errors: UNKNOWN_POLICY_VERSION."""
+        return self._rpc(GET_POLICY, policy_pb2.GetPolicyRequest(policy_id=policy_id), timeout)
+
+    @call
+    def list_policies(self, mode: str = "", *, timeout: float | None = None) -> Stream[policy_pb2.ListPoliciesResponse]:
+        """The policies that may be bound in a mode, or all of them."""
+        return self._rpc(LIST_POLICIES, policy_pb2.ListPoliciesRequest(mode=mode), timeout)
+
+    @call
+    def what_if_replay(
+        self, session_id: str, candidate: policy_pb2.PolicyDescriptor, *, timeout: float | None = None
+    ) -> Stream[policy_pb2.WhatIfReplayResponse]:
+        """Replays a session's accepted history under another policy, changing nothing. Errors: HISTORY_UNAVAILABLE."""
+        request = policy_pb2.WhatIfReplayRequest(session_id=session_id, candidate=candidate)
+        return self._rpc(WHAT_IF_REPLAY, request, timeout)
+
+    # Receipts
+
+    @call
+    def get_decision_receipt(
+        self, session_id: str, *, timeout: float | None = None
+    ) -> Stream[core_pb2.GetDecisionReceiptResponse]:
+        """The receipt of a resolved session. Errors: RECEIPT_UNAVAILABLE."""
+        return self._rpc(GET_DECISION_RECEIPT, core_pb2.GetDecisionReceiptRequest(session_id=session_id), timeout)
+
+    @call
+    def get_receipt_keys(self, *, timeout: float | None = None) -> Stream[core_pb2.GetReceiptKeysResponse]:
+        """The runtime's public keys for receipts, as a JSON Web Key Set."""
+        return self._rpc(GET_RECEIPT_KEYS, core_pb2.GetReceiptKeysRequest(), timeout)
+
+    # Watches: each starts a call per subscription; `timeout` (seconds) ends it cleanly
+
+    def watch_mode_registry(self, *, timeout: float | None = None) -> Stream[core_pb2.WatchModeRegistryResponse]:
+        """One event at once, then one per change of the mode registry."""
+        return self._watch(WATCH_MODE_REGISTRY, core_pb2.WatchModeRegistryRequest(), timeout)
+
+    def watch_roots(self, *, timeout: float | None = None) -> Stream[core_pb2.WatchRootsResponse]:
+        """One event at once, then one per change of the coordination roots."""
+        return self._watch(WATCH_ROOTS, core_pb2.WatchRootsRequest(), timeout)
+
+    def watch_signals(self, *, timeout: float | None = None) -> Stream[core_pb2.WatchSignalsResponse]:
+        """Every Signal and Progress from now on."""
+        return self._watch(WATCH_SIGNALS, core_pb2.WatchSignalsRequest(), timeout)
+
+    def watch_sessions(self, *, timeout: float | None = None) -> Stream[core_pb2.WatchSessionsResponse]:
+        """One CREATED per session in memory, ended ones too, then every lifecycle event."""
+        return self._watch(WATCH_SESSIONS, core_pb2.WatchSessionsRequest(), timeout)
+
+    def watch_policies(self, *, timeout: float | None = None) -> Stream[policy_pb2.WatchPoliciesResponse]:
+        """All policies at once, then all of them again per change."""
+        return self._watch(WATCH_POLICIES, policy_pb2.WatchPoliciesRequest(), timeout)
+
+
+class RxClient(_Calls, Reactive):
+    """``client.rx``: every call as a cold, awaitable Stream of one reply."""
+
+
+class MacpClient(_Calls, Blocking):
+    """A connection to a runtime. Calls block and return the reply; the same calls under ``rx`` are Observables.
+
+    Connects on first use. Close it, or use it as a context manager, sync or async: then no thread, task or call is left.
+
+    Args:
+        target: ``host:port`` of the runtime.
+        secure: TLS; False is plaintext, for development on loopback.
+        auth: who is calling.
+        root_certificates: PEM of the CA to trust instead of the system's.
+        private_key: PEM of the client's key, for mutual TLS.
+        certificate_chain: PEM of the client's certificate, for mutual TLS.
+        default_timeout: seconds a unary call may take; None waits without limit. Never applies to a stream.
+        scheduler: live on this running loop instead of the shared I/O thread.
+        options: gRPC channel options, such as ``[("grpc.http2.bdp_probe", 0)]``.
+    """
+
+    def __init__(
+        self,
+        *,
+        target: str,
+        secure: bool = True,
+        auth: AuthConfig | None = None,
+        root_certificates: bytes | None = None,
+        private_key: bytes | None = None,
+        certificate_chain: bytes | None = None,
+        default_timeout: float | None = DEFAULT_TIMEOUT,
+        scheduler: AsyncIOScheduler | LoopClock | None = None,
+        options: ChannelOptions = (),
+    ) -> None:
+        credentials = None
+        if secure:
+            credentials = grpc.ssl_channel_credentials(root_certificates, private_key, certificate_chain)
+        elif root_certificates or private_key or certificate_chain:
+            raise MacpSessionError("certificates were given, but secure=False would not use them")
+        release = _nothing
+        if scheduler is None:
+            lease = LoopLease()
+            clock, release = lease.clock, lease.release
+        else:
+            clock = loop_clock(scheduler)
+        transport = GrpcTransport(target, clock=clock, credentials=credentials, options=options)
+        super().__init__(_Connection(transport, release), auth, default_timeout)
+        self.target = target
+
+    @classmethod
+    def embedded(
+        cls,
+        *,
+        agent: str,
+        runtime: Runtime | None = None,
+        default_timeout: float | None = DEFAULT_TIMEOUT,
+    ) -> Self:
+        """A client of a runtime in this process: no server, no socket.
+
+        Args:
+            agent: who is calling.
+            runtime: which runtime; without one the client makes its own and closes it with itself.
+            default_timeout: seconds a unary call may take.
+        """
+        release = _nothing
+        if runtime is None:
+            runtime = Runtime()
+            release = runtime.close
+        client = cls.__new__(cls)
+        connection = _Connection(runtime.connect(), release)
+        _Calls.__init__(client, connection, AuthConfig.for_dev_agent(agent), default_timeout)
+        client.target = "embedded"
+        return client
+
+    @property
+    def rx(self) -> RxClient:
+        """The same calls as Observables: ``await client.rx.get_session(id)``."""
+        return RxClient(self._connection, self.auth, self.default_timeout)
+
+    def acting_as(self, agent: str | AuthConfig) -> Self:
+        """The same connection under another identity; closing either closes both.
+
+        Args:
+            agent: an agent's id, for a runtime with dev authentication, or a credential.
+        """
+        client = type(self).__new__(type(self))
+        auth = AuthConfig.for_dev_agent(agent) if isinstance(agent, str) else agent
+        _Calls.__init__(client, self._connection, auth, self.default_timeout)
+        client.target = self.target
+        return client
+
+    def close(self) -> None:
+        """Cancels every call and closes the connection. Any number of times, from any thread.
+
+        Nothing is left on return, except when called on the client's own loop, where it cannot wait: use ``aclose`` there.
+        """
+        self._connection.close_and_wait()
+
+    async def aclose(self) -> None:
+        """The same without blocking the running loop; nothing is left afterwards."""
+        await self._connection.close_and_await()
+
+    def __enter__(self) -> Self:
+        """The client itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Closes the client."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        """The client itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Closes the client."""
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"MacpClient({self.target!r}, {self.auth.sender if self.auth else 'nobody'!r})"
+
+
+class _Acknowledging(Protocol):
+    @property
+    def ack(self) -> Ack: ...
+
+
+class _Granting(Protocol):
+    @property
+    def ok(self) -> bool: ...
+    @property
+    def error(self) -> str: ...
+
+
+Acknowledging = TypeVar("Acknowledging", bound=_Acknowledging)
+Granting = TypeVar("Granting", bound=_Granting)
+
+
+def _acked(answers: Stream[Acknowledging], what: str) -> Stream[Ack]:
+    """The Ack of each answer; one that is not ok is a MacpAckError."""
+
+    def unwrap(answer: Acknowledging) -> Ack:
+        if not answer.ack.ok:
+            raise MacpAckError(answer.ack, what)
+        return answer.ack
+
+    return answers.pipe(ops.map(unwrap))
+
+
+def _granted(answers: Stream[Granting]) -> Stream[Granting]:
+    """The answers that say ok; another is a MacpRefusedError with the runtime's reason."""
+
+    def check(answer: Granting) -> Granting:
+        if not answer.ok:
+            code, _, reason = answer.error.partition(": ")
+            known = code in GRPC_STATUS
+            raise MacpRefusedError(code if known else "INVALID_REQUEST", reason if known else answer.error)
+        return answer
+
+    return answers.pipe(ops.map(check))
+
+
+def _nothing() -> None:
+    return None

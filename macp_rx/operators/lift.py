@@ -1,0 +1,71 @@
+"""What every operator is made of, so that each states only its rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from reactivex import Observable, abc
+
+from macp_rx.errors import MacpSessionError
+from macp_rx.streams.stream import Stream
+
+__all__ = ["clock_of", "each", "lift"]
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def lift(source: Observable[A], subscribe: abc.Subscription[B]) -> Observable[B]:
+    """An operator's result: a Stream where its source is one, so that the clock is not lost between two operators.
+
+    Args:
+        source: what the operator is applied to.
+        subscribe: subscribes an observer of the result.
+    """
+    result = Observable(subscribe)
+    return Stream(result, source.clock) if isinstance(source, Stream) else result
+
+
+def each(source: Observable[A], rule: Callable[[abc.ObserverBase[B]], Callable[[A], None]]) -> Observable[B]:
+    """An operator whose rule says what to do with each item; an exception in it ends the stream as its error.
+
+    Args:
+        source: what the operator is applied to.
+        rule: called once per subscription with the observer of the result, so that state is never shared between two
+            subscriptions; returns the function that takes each item.
+    """
+
+    def subscribe(observer: abc.ObserverBase[B], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        take = rule(observer)
+
+        def on_next(item: A) -> None:
+            try:
+                take(item)
+            except Exception as error:
+                observer.on_error(error)
+
+        return source.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
+
+    return lift(source, subscribe)
+
+
+def clock_of(source: Observable[A], scheduler: abc.SchedulerBase | None, operator: str) -> abc.SchedulerBase:
+    """What a timed operator runs on: the scheduler it was given, else its stream's clock, never a thread per timer.
+
+    Args:
+        source: what the operator is applied to.
+        scheduler: what the caller named.
+        operator: the operator's name, for the error.
+
+    Raises:
+        MacpSessionError: there is neither.
+    """
+    if scheduler is not None:
+        return scheduler
+    if isinstance(source, Stream):
+        return source.clock
+    raise MacpSessionError(
+        f"{operator} needs a clock: it stands on a plain Observable, so name one with scheduler= "
+        "(client.clock, a VirtualClock), or adopt the source with macp_rx.stream(observable, clock)"
+    )

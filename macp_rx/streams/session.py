@@ -1,0 +1,105 @@
+"""The session stream: everything a session accepted and will accept, in order, once, until the session ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from macp.v1 import core_pb2
+from reactivex import Observable, abc
+
+from macp_rx.errors import MacpStreamError
+from macp_rx.protocol.messages import Accepted
+from macp_rx.streams.source import pausable, running
+from macp_rx.streams.stream import Stream
+from macp_rx.transport.auth import AuthConfig
+from macp_rx.transport.base import Transport, method
+
+__all__ = ["STREAM_SESSION", "history", "session_events", "subscribe_frame"]
+
+STREAM_SESSION: Final = method("StreamSession", core_pb2.StreamSessionRequest, core_pb2.StreamSessionResponse)
+
+
+def subscribe_frame(session_id: str, after_sequence: int) -> core_pb2.StreamSessionRequest:
+    """The frame that asks for a session's envelopes after a sequence (RFC-MACP-0006, 3.2)."""
+    return core_pb2.StreamSessionRequest(subscribe_session_id=session_id, after_sequence=after_sequence)
+
+
+def session_events(
+    transport: Transport, session_id: str, after_sequence: int, *, auth: AuthConfig | None
+) -> Stream[Accepted]:
+    """Replays what a session accepted, goes on live, and completes with the commitment that resolves the session.
+
+        accepted           S-p-v-v-C
+        after_sequence=0   S-p-v-v-(C|)
+        after_sequence=2   ----v-v-(C|)
+
+    Args:
+        transport: what carries it.
+        session_id: which session.
+        after_sequence: start behind this position; 0 starts with the SessionStart.
+        auth: who is reading: the initiator, a participant or an observer.
+
+    Errors:
+        MacpTransportError, such as NOT_FOUND for an unknown session; MacpStreamError FORBIDDEN for an outsider.
+    """
+    return _read(transport, session_id, after_sequence, auth, finite=False)
+
+
+def history(
+    transport: Transport, session_id: str, after_sequence: int, *, auth: AuthConfig | None
+) -> Stream[Accepted]:
+    """What a session has accepted by now, and then completion.
+
+    Subscribes and half-closes: the server replays what it holds and ends the call with OK, which is the only
+    end-of-replay marker that the protocol has.
+
+    Args and errors as `session_events`.
+    """
+    return _read(transport, session_id, after_sequence, auth, finite=True)
+
+
+def _read(
+    transport: Transport, session_id: str, after_sequence: int, auth: AuthConfig | None, *, finite: bool
+) -> Stream[Accepted]:
+    def subscribe(observer: abc.ObserverBase[Accepted], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        def start() -> Callable[[], None]:
+            receiver = _Numbered(observer, after_sequence, finite=finite)
+            call = transport.stream(STREAM_SESSION, [subscribe_frame(session_id, after_sequence)], receiver, auth=auth)
+            if finite:
+                call.half_close()
+            stop = pausable(call, scheduler)
+            return lambda: (stop(), call.cancel())[0]
+
+        return running(transport.clock, start, observer)
+
+    return Stream(Observable(subscribe), transport.clock)
+
+
+class _Numbered:
+    """Counts the envelopes of one subscription: ordinals are not on the wire, the reader counts (`protocol.md` 6.4)."""
+
+    __slots__ = ("_finite", "_observer", "_sequence")
+
+    def __init__(self, observer: abc.ObserverBase[Accepted], after_sequence: int, *, finite: bool) -> None:
+        self._observer = observer
+        self._sequence = after_sequence
+        self._finite = finite
+
+    def on_next(self, response: core_pb2.StreamSessionResponse, /) -> None:
+        if not response.HasField("envelope"):
+            # the only inline error that can answer a subscribe is its refusal; the server would leave the call hanging
+            self._observer.on_error(MacpStreamError(response.error))
+            return
+        envelope = response.envelope
+        self._sequence = sequence = self._sequence + 1
+        self._observer.on_next(Accepted(sequence, envelope))
+        if envelope.message_type == "Commitment" and not self._finite:
+            # a commitment is accepted only if it resolves; the server leaves the call open after it (measured)
+            self._observer.on_completed()
+
+    def on_error(self, error: Exception, /) -> None:
+        self._observer.on_error(error)
+
+    def on_completed(self) -> None:
+        self._observer.on_completed()

@@ -1,0 +1,160 @@
+"""The source: one RPC per subscription, nothing sent before it, the RPC cancelled by dispose."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message as Protobuf
+from reactivex import Observable, abc
+from reactivex.disposable import Disposable
+from reactivex.scheduler.eventloop import AsyncIOScheduler
+
+from macp_rx.clock import Clock, LoopClock, loop_clock
+from macp_rx.errors import MacpClosedError, MacpError
+from macp_rx.streams.stream import Demand, Pausable, Stream
+from macp_rx.transport.auth import AuthConfig
+from macp_rx.transport.base import Method, Transport
+from macp_rx.transport.grpc import GrpcCall, ResponseStream
+
+__all__ = ["rpc", "rpc_stream", "running", "watch"]
+
+T = TypeVar("T")
+Req = TypeVar("Req", bound=Protobuf)
+Res = TypeVar("Res", bound=Protobuf)
+
+
+def running(clock: Clock, start: Callable[[], Callable[[], None]], observer: abc.ObserverBase[Any]) -> Disposable:
+    """Runs ``start`` on the clock, and on dispose what it returned, once each, whichever comes first.
+
+    Args:
+        clock: where both run; dispose may be called from any thread, before the start or after the clock's end.
+        start: starts a call and returns what cancels it.
+        observer: hears a MacpError that ``start`` raises.
+    """
+    cancel: Callable[[], None] | None = None
+    disposed = False
+
+    def begin() -> None:
+        nonlocal cancel
+        if disposed:
+            return
+        try:
+            cancel = start()
+        except MacpError as error:
+            observer.on_error(error)
+
+    def end() -> None:
+        if cancel is not None:
+            cancel()
+
+    def dispose() -> None:
+        nonlocal disposed
+        disposed = True
+        with suppress(MacpClosedError):  # the loop is gone, and every call with it
+            clock.run_soon(end)
+
+    try:
+        clock.run_soon(begin)
+    except MacpClosedError as error:
+        observer.on_error(error)
+    return Disposable(dispose)
+
+
+def rpc(
+    transport: Transport, method: Method[Req, Res], request: Req, *, auth: AuthConfig | None, timeout: float | None
+) -> Stream[Res]:
+    """A unary call: emits the response and completes.
+
+        subscribe  ^
+        response   ---r|
+
+    Args:
+        transport: what carries it.
+        method: which RPC.
+        request: its request.
+        auth: who is calling.
+        timeout: seconds until it fails with MacpTimeoutError; None waits without limit.
+    """
+
+    def subscribe(observer: abc.ObserverBase[Res], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        def start() -> Callable[[], None]:
+            return transport.unary(method, request, observer, auth=auth, timeout=timeout)
+
+        return running(transport.clock, start, observer)
+
+    return Stream(Observable(subscribe), transport.clock)
+
+
+def watch(
+    transport: Transport, method: Method[Req, Res], request: Req, *, auth: AuthConfig | None, timeout: float | None
+) -> Stream[Res]:
+    """A server stream: emits each response.
+
+        responses    ---a--b-----c--
+        timeout 9ms  ---a--b--|
+
+    Args:
+        transport: what carries it.
+        method: which RPC.
+        request: its request.
+        auth: who is calling.
+        timeout: seconds after which the stream ends cleanly; None goes on until the server ends it.
+    """
+
+    def subscribe(observer: abc.ObserverBase[Res], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        def start() -> Callable[[], None]:
+            call = transport.stream(method, [request], observer, auth=auth)
+            stop = pausable(call, scheduler)
+            if timeout is None:
+                return lambda: (stop(), call.cancel())[1]
+            timer = transport.clock.schedule_relative(timeout, lambda _scheduler, _state: observer.on_completed())
+            return lambda: (stop(), timer.dispose(), call.cancel())[2]
+
+        return running(transport.clock, start, observer)
+
+    return Stream(Observable(subscribe), transport.clock)
+
+
+def pausable(source: Pausable, scheduler: abc.SchedulerBase | None) -> Callable[[], None]:
+    """Registers a source with the demand that a subscription carries, if it carries one; returns what removes it."""
+    if not isinstance(scheduler, Demand):
+        return _nothing
+    scheduler.add(source)
+    return lambda: scheduler.remove(source)
+
+
+def _nothing() -> None:
+    return None
+
+
+def rpc_stream(open_call: Callable[[], ResponseStream[T]], *, scheduler: AsyncIOScheduler | LoopClock) -> Stream[T]:
+    """Any gRPC stream of any stub as an Observable: one call per subscription, cancelled by dispose, paused by a slow reader.
+
+    Args:
+        open_call: makes the grpc.aio call, such as ``lambda: stub.Watch(request)``; called on the loop, once per
+            subscription, so that a stub made there belongs to the right loop.
+        scheduler: names the loop: ``client.clock``, or an AsyncIOScheduler of your own.
+
+    Errors:
+        MacpTransportError with status, trailers and cause, where the call ends other than with OK.
+    """
+    clock = loop_clock(scheduler)
+
+    def subscribe(observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        def start() -> Callable[[], None]:
+            call = GrpcCall[Protobuf, T](lambda _metadata: open_call(), observer)
+            task = clock.loop.create_task(call.run())
+            _live.add(task)
+            task.add_done_callback(_live.discard)
+            stop = pausable(call, scheduler)
+            return lambda: (stop(), task.cancel())[0]
+
+        return running(clock, start, observer)
+
+    return Stream(Observable(subscribe), clock)
+
+
+_live: set[asyncio.Task[None]] = set()  # a loop keeps only weak references to its tasks

@@ -1,0 +1,434 @@
+"""`Stream`: an Observable that also iterates, awaits and runs, and that can be told to wait."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from datetime import datetime, timedelta
+from typing import Any, Final, Generic, Protocol, TypeVar, cast, overload
+
+from reactivex import Observable, abc
+from reactivex.disposable import Disposable
+from reactivex.internal.exceptions import SequenceContainsNoElementsError
+
+from macp_rx.clock import Clock
+from macp_rx.errors import MacpOverflowError, MacpTimeoutError
+
+__all__ = ["Demand", "Pausable", "Pull", "Stream", "stream"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+S = TypeVar("S")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
+F = TypeVar("F")
+R = TypeVar("R")
+
+HIGH_WATER: Final = 256
+"""How many items wait for a pull consumer before the source is told to wait; the server's own buffer has the same size."""
+
+OVERFLOW: Final = 16 * HIGH_WATER
+"""Where a pull consumer gives up: reached only if an operator in between makes many items of one, or hides the demand."""
+
+
+class Stream(Observable[T_co], Generic[T_co]):
+    """An Observable on a clock, which also works with ``for``, ``async for``, ``await`` and ``.run()``.
+
+    Cold: each subscription is its own run. What is reached from a stream by ``pipe`` or a fluent method is a stream again.
+    Timed operators of RxPY run on the stream's clock, so they start no thread.
+
+    Args:
+        source: the observable that does the work.
+        clock: what the source runs on; ``for`` and ``run()`` wait on it.
+    """
+
+    def __init__(self, source: Observable[T_co], clock: Clock) -> None:
+        super().__init__()
+        self._source = source
+        self.clock = clock
+
+    def _subscribe_core(
+        self, observer: abc.ObserverBase[T_co], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        # the source's core, not its subscribe(): a second auto-detach layer would cost 50 ns an item and 700 B a stream
+        return self._source._subscribe_core(observer, scheduler or self.clock)
+
+    @overload
+    def pipe(self, __op1: Callable[[Observable[T_co]], Observable[R]]) -> Stream[R]: ...
+    @overload
+    def pipe(self, __op1: Callable[[Observable[T_co]], A], __op2: Callable[[A], Observable[R]]) -> Stream[R]: ...
+    @overload
+    def pipe(
+        self, __op1: Callable[[Observable[T_co]], A], __op2: Callable[[A], B], __op3: Callable[[B], Observable[R]]
+    ) -> Stream[R]: ...
+    @overload
+    def pipe(
+        self,
+        __op1: Callable[[Observable[T_co]], A],
+        __op2: Callable[[A], B],
+        __op3: Callable[[B], C],
+        __op4: Callable[[C], Observable[R]],
+    ) -> Stream[R]: ...
+    @overload
+    def pipe(
+        self,
+        __op1: Callable[[Observable[T_co]], A],
+        __op2: Callable[[A], B],
+        __op3: Callable[[B], C],
+        __op4: Callable[[C], D],
+        __op5: Callable[[D], Observable[R]],
+    ) -> Stream[R]: ...
+    @overload
+    def pipe(
+        self,
+        __op1: Callable[[Observable[T_co]], A],
+        __op2: Callable[[A], B],
+        __op3: Callable[[B], C],
+        __op4: Callable[[C], D],
+        __op5: Callable[[D], E],
+        __op6: Callable[[E], Observable[R]],
+    ) -> Stream[R]: ...
+    @overload
+    def pipe(
+        self,
+        __op1: Callable[[Observable[T_co]], A],
+        __op2: Callable[[A], B],
+        __op3: Callable[[B], C],
+        __op4: Callable[[C], D],
+        __op5: Callable[[D], E],
+        __op6: Callable[[E], F],
+        __op7: Callable[[F], Observable[R]],
+    ) -> Stream[R]: ...
+    @overload
+    def pipe(self, __op1: Callable[[Observable[T_co]], R]) -> R: ...
+
+    def pipe(self, *operators: Callable[[Any], Any]) -> Any:
+        """Applies operators from left to right; after each one the result is a stream on the same clock again.
+
+        Only an exact ``Observable`` is wrapped: a ConnectableObservable must keep its ``connect``.
+        """
+        result: Any = self
+        for operator in operators:
+            result = operator(result)
+            if type(result) is Observable:
+                result = Stream(cast("Observable[Any]", result), self.clock)
+        return result
+
+    def run(self, scheduler: abc.SchedulerBase | None = None) -> T_co:
+        """Blocks until the stream ends and returns its last item.
+
+        Raises:
+            SequenceContainsNoElementsError: it ended without an item.
+            MacpWouldBlockError: called on the thread that must deliver the items.
+        """
+        ready = threading.Event()
+        last = _Last[T_co](ready.set)
+        subscription = self.subscribe(last, scheduler=scheduler)
+        try:
+            if not self.clock.wait(ready):
+                raise MacpTimeoutError("the clock has nothing left to run that could end this stream")
+        finally:
+            subscription.dispose()
+        return last.result()
+
+    def __await__(self) -> Generator[Any, None, T_co]:
+        """Waits for the end of the stream and gives its last item; works on any loop, whatever thread delivers."""
+        if not self.clock.runs_by_itself:
+            return self.run()
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        last = _Last[T_co](_waker(loop, ended))
+        subscription = self.subscribe(last)
+        try:
+            yield from ended
+        finally:
+            subscription.dispose()
+        return last.result()
+
+    def __iter__(self) -> Iterator[T_co]:
+        """Yields each item, blocking for the next. The source waits while 256 items are unread."""
+        pull = Pull[T_co](self.clock)
+        pull.subscribe(self)
+        try:
+            while pull.wait():
+                yield pull.take()
+        finally:
+            pull.dispose()
+
+    async def __aiter__(self) -> AsyncIterator[T_co]:
+        """Yields each item without blocking the running loop. The source waits while 256 items are unread."""
+        pull = Pull[T_co](self.clock)
+        pull.subscribe(self)
+        try:
+            while await pull.wait_async():
+                yield pull.take()
+        finally:
+            pull.dispose()
+
+
+def stream(observable: Observable[T], clock: Clock) -> Stream[T]:
+    """Adopts any observable: the result iterates, awaits and lends its clock to timed operators.
+
+    Args:
+        observable: any RxPY observable.
+        clock: what it runs on, such as ``client.clock``.
+    """
+    return observable if isinstance(observable, Stream) else Stream(observable, clock)
+
+
+class Pausable(Protocol):
+    """A source that can be told to wait."""
+
+    def pause(self) -> None:
+        """Delivers nothing after the present item."""
+
+    def resume(self) -> None:
+        """Delivers on."""
+
+
+class Demand(Clock):
+    """A clock that carries a consumer's demand upstream.
+
+    RxPY has no way to tell a source to wait, but its operators hand the scheduler of a subscription on to their source.
+    So a pull consumer subscribes with a Demand for a scheduler: a source of ours that finds one registers with it, and is
+    paused and resumed through whatever operators stand between.
+
+    Args:
+        clock: the clock that really schedules.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+        self._sources: list[Pausable] = []
+        self._paused = False
+
+    def add(self, source: Pausable) -> None:
+        """Registers a source that can wait. Called on the clock's thread."""
+        self._sources.append(source)
+        if self._paused:
+            source.pause()
+
+    def remove(self, source: Pausable) -> None:
+        """Forgets a source that has ended."""
+        if source in self._sources:
+            self._sources.remove(source)
+
+    def pause(self) -> None:
+        """Tells every source to wait. Called on the clock's thread, inside ``on_next``."""
+        if not self._paused:
+            self._paused = True
+            for source in self._sources:
+                source.pause()
+
+    def resume(self) -> None:
+        """Tells every source to go on. Called from any thread."""
+        if self._paused:
+            self._clock.run_soon(self._resume)
+
+    def _resume(self) -> None:
+        self._paused = False
+        for source in tuple(self._sources):
+            source.resume()
+
+    @property
+    def now(self) -> datetime:
+        """The clock's time."""
+        return self._clock.now
+
+    @property
+    def runs_by_itself(self) -> bool:
+        """As the clock."""
+        return self._clock.runs_by_itself
+
+    def new_id(self) -> str:
+        """As the clock."""
+        return self._clock.new_id()
+
+    def jitter(self) -> float:
+        """As the clock."""
+        return self._clock.jitter()
+
+    def on_own_thread(self) -> bool:
+        """As the clock."""
+        return self._clock.on_own_thread()
+
+    def wait(self, ready: threading.Event, timeout: float | None = None) -> bool:
+        """As the clock."""
+        return self._clock.wait(ready, timeout)
+
+    def schedule(self, action: abc.ScheduledAction[S], state: S | None = None) -> abc.DisposableBase:
+        """As the clock."""
+        return self._clock.schedule(action, state)
+
+    def schedule_relative(
+        self, duetime: timedelta | float, action: abc.ScheduledAction[S], state: S | None = None
+    ) -> abc.DisposableBase:
+        """As the clock."""
+        return self._clock.schedule_relative(duetime, action, state)
+
+    def schedule_absolute(
+        self, duetime: datetime | float, action: abc.ScheduledAction[S], state: S | None = None
+    ) -> abc.DisposableBase:
+        """As the clock."""
+        return self._clock.schedule_absolute(duetime, action, state)
+
+
+class Pull(abc.ObserverBase[T]):
+    """The bounded buffer between a source that pushes and one consumer that pulls.
+
+    Args:
+        clock: what the source runs on.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._demand = Demand(clock)
+        self._items: deque[T] = deque()
+        self._ended = False
+        self._error: Exception | None = None
+        self._ready = threading.Event()
+        self._wake: Callable[[], None] = self._ready.set
+        self._subscription: abc.DisposableBase = Disposable()
+
+    def subscribe(self, source: Observable[T]) -> None:
+        """Subscribes to the source, carrying demand."""
+        self._subscription = source.subscribe(self, scheduler=self._demand)
+
+    def add(self, source: Pausable) -> None:
+        """Attaches a source that is not subscribed to but pushes by itself."""
+        self._demand.add(source)
+
+    def on_next(self, value: T) -> None:
+        """Buffers one item; at the high-water mark the source is told to wait."""
+        items = self._items
+        items.append(value)
+        if len(items) >= HIGH_WATER:
+            self._demand.pause()
+            if len(items) > OVERFLOW:
+                self.on_error(
+                    MacpOverflowError(
+                        f"{OVERFLOW} items wait unread: an operator in between makes many items of one or hides the "
+                        "demand, so the source could not be told to wait; read faster, or sample upstream"
+                    )
+                )
+                self._subscription.dispose()
+        self._wake()
+
+    def on_error(self, error: Exception) -> None:
+        """Ends the buffer; the error comes after what is still in it."""
+        self._error = error
+        self._ended = True
+        self._wake()
+
+    def on_completed(self) -> None:
+        """Ends the buffer."""
+        self._ended = True
+        self._wake()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Blocks until an item can be taken.
+
+        Args:
+            timeout: seconds of the clock's time; None waits without limit.
+
+        Returns:
+            False at the clean end.
+
+        Raises:
+            MacpTimeoutError: nothing came in time; the buffer stays usable.
+        """
+        while not self._items:
+            if self._ended:
+                return self._end()
+            self._demand.resume()  # it may have been paused while the last items were being taken
+            self._ready.clear()
+            if self._items or self._ended:  # it came between the look and the clear
+                continue
+            if not self._clock.wait(self._ready, timeout):
+                limit = f" within {timeout:g} s" if timeout is not None else "; the clock has nothing left to run"
+                raise MacpTimeoutError(f"nothing came{limit}")
+        return True
+
+    async def wait_async(self) -> bool:
+        """The same, without blocking the running loop."""
+        if not self._clock.runs_by_itself:
+            return self.wait()
+        loop = asyncio.get_running_loop()
+        while not self._items:
+            if self._ended:
+                return self._end()
+            self._demand.resume()
+            came: asyncio.Future[None] = loop.create_future()
+            self._wake = _waker(loop, came)
+            if not (self._items or self._ended):
+                await came
+        return True
+
+    @property
+    def available(self) -> bool:
+        """Whether an item can be taken without waiting."""
+        return bool(self._items)
+
+    def take(self) -> T:
+        """Takes the item that a wait has promised."""
+        item = self._items.popleft()
+        if len(self._items) == HIGH_WATER // 2:
+            self._demand.resume()
+        return item
+
+    def _end(self) -> bool:
+        if self._error is not None:
+            raise self._error
+        return False
+
+    def dispose(self) -> None:
+        """Ends the subscription."""
+        self._subscription.dispose()
+
+
+class _Last(abc.ObserverBase[T]):
+    """Keeps the last item, and says when the stream has ended."""
+
+    def __init__(self, done: Callable[[], None]) -> None:
+        self.done = done
+        self._items: list[T] = []
+        self._error: Exception | None = None
+
+    def on_next(self, value: T) -> None:
+        self._items[:] = [value]
+
+    def on_error(self, error: Exception) -> None:
+        self._error = error
+        self.done()
+
+    def on_completed(self) -> None:
+        self.done()
+
+    def result(self) -> T:
+        if self._error is not None:
+            raise self._error
+        if not self._items:
+            raise SequenceContainsNoElementsError
+        return self._items[0]
+
+
+def _waker(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> Callable[[], None]:
+    """A function that completes ``future`` from any thread; RxPY's own await sets it from the foreign thread and hangs."""
+
+    def set_result() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    def wake() -> None:
+        if asyncio._get_running_loop() is loop:
+            set_result()
+        elif not loop.is_closed():  # else nobody waits any more
+            loop.call_soon_threadsafe(set_result)
+
+    return wake

@@ -1,0 +1,141 @@
+"""The seam: what a client needs of whatever carries its calls.
+
+Two implementations: `macp_rx.transport.grpc` (a real channel) and `macp_rx.runtime.memory` (straight into an embedded runtime).
+Everything here happens on the transport's clock: every method is called there, every callback comes there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from google.protobuf.message import Message as Protobuf
+from macp.v1 import core_pb2
+
+from macp_rx.clock import Clock
+from macp_rx.transport.auth import AuthConfig
+
+__all__ = ["Call", "Method", "Receiver", "Transport", "method"]
+
+Req = TypeVar("Req", bound=Protobuf)
+Res = TypeVar("Res", bound=Protobuf)
+Req_contra = TypeVar("Req_contra", bound=Protobuf, contravariant=True)
+Res_contra = TypeVar("Res_contra", bound=Protobuf, contravariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[Req, Res]):
+    """One RPC of the service.
+
+    Attributes:
+        path: full gRPC method name.
+        request: request class.
+        response: response class.
+        client_streaming: the client sends a stream.
+        server_streaming: the server answers with a stream.
+    """
+
+    path: str
+    request: type[Req]
+    response: type[Res]
+    client_streaming: bool = False
+    server_streaming: bool = False
+
+
+class Receiver(Protocol[Res_contra]):
+    """Who hears what a call says: at most one of ``on_error`` and ``on_completed``, and nothing after it."""
+
+    def on_next(self, value: Res_contra, /) -> None:
+        """One response."""
+
+    def on_error(self, error: Exception, /) -> None:
+        """The call failed; always a MacpError."""
+
+    def on_completed(self) -> None:
+        """The server ended the call with OK."""
+
+
+class Call(Protocol[Req_contra]):
+    """One streaming call under way."""
+
+    def send(self, request: Req_contra) -> None:
+        """Queues one request behind the earlier ones; the caller bounds the queue by counting ``on_sent``."""
+
+    def half_close(self) -> None:
+        """Says that no request will follow; the server may go on answering."""
+
+    def cancel(self) -> None:
+        """Ends the call; nothing is received after it. Any number of times."""
+
+    def pause(self) -> None:
+        """Stops reading after the response being delivered, so that flow control holds the server back."""
+
+    def resume(self) -> None:
+        """Reads on."""
+
+
+class Transport(Protocol):
+    """Carries calls to one runtime, on one clock."""
+
+    @property
+    def clock(self) -> Clock:
+        """The clock on which every call lives."""
+
+    def unary(
+        self,
+        method: Method[Req, Res],
+        request: Req,
+        receiver: Receiver[Res],
+        *,
+        auth: AuthConfig | None,
+        timeout: float | None,
+    ) -> Callable[[], None]:
+        """Starts a unary call; the receiver hears one response, then completion, or an error.
+
+        Returns:
+            A function that cancels it; harmless after its end.
+        """
+
+    def stream(
+        self,
+        method: Method[Req, Res],
+        requests: Sequence[Req],
+        receiver: Receiver[Res],
+        *,
+        auth: AuthConfig | None,
+        on_sent: Callable[[], None] = ...,
+    ) -> Call[Req]:
+        """Starts a streaming call and sends ``requests`` first; a server-streaming call takes exactly one.
+
+        Args:
+            on_sent: called each time a request has been handed to flow control.
+        """
+
+    def close(self, on_closed: Callable[[], None]) -> None:
+        """Cancels every call, silently, and closes every connection.
+
+        Args:
+            on_closed: called when nothing is left.
+        """
+
+
+def method(name: str, request: type[Req], response: type[Res]) -> Method[Req, Res]:
+    """An RPC of ``macp.v1.MACPRuntimeService``, checked against the service descriptor.
+
+    Args:
+        name: the RPC's name, such as ``Send``.
+        request: its request class.
+        response: its response class.
+    """
+    service = core_pb2.DESCRIPTOR.services_by_name["MACPRuntimeService"]
+    found = service.methods_by_name[name]
+    if (found.input_type, found.output_type) != (request.DESCRIPTOR, response.DESCRIPTOR):
+        raise TypeError(f"{name} takes {found.input_type.name} and answers {found.output_type.name}")
+    return Method(
+        f"/{service.full_name}/{name}",
+        request,
+        response,
+        client_streaming=found.client_streaming,
+        server_streaming=found.server_streaming,
+    )

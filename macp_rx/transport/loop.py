@@ -1,0 +1,67 @@
+"""The one I/O thread: an asyncio loop that every client of the process shares, gone when the last one closes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Final
+
+from macp_rx.clock import LoopClock
+
+__all__ = ["LoopLease"]
+
+THREAD_NAME: Final = "macp_rx-io"
+
+_lock = threading.Lock()
+_running: _LoopThread | None = None
+
+
+class _LoopThread:
+    def __init__(self) -> None:
+        self.users = 0
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
+        self.thread.start()
+        running = threading.Event()
+        self.loop.call_soon_threadsafe(running.set)
+        running.wait()
+
+    def _run(self) -> None:
+        try:
+            self.loop.run_forever()
+        finally:
+            # what was scheduled between the last client's close and this line is cancelled, not forgotten
+            left = asyncio.all_tasks(self.loop)
+            for task in left:
+                task.cancel()
+            self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            self.loop.close()
+
+
+class LoopLease:
+    """One user's share in the I/O thread. The first lease starts it, the last release ends it."""
+
+    def __init__(self) -> None:
+        global _running
+        with _lock:
+            if _running is None:
+                _running = _LoopThread()
+            _running.users += 1
+            self._thread: _LoopThread | None = _running
+        self.clock = LoopClock(self._thread.loop)
+
+    def release(self) -> None:
+        """Gives the share back. After the last one the thread has ended on return, unless this *is* the thread."""
+        global _running
+        with _lock:
+            thread, self._thread = self._thread, None
+            if thread is None:
+                return
+            thread.users -= 1
+            if thread.users:
+                return
+            _running = None
+        thread.loop.call_soon_threadsafe(thread.loop.stop)
+        if threading.current_thread() is not thread.thread:
+            thread.thread.join()
