@@ -146,7 +146,7 @@ def rpc_stream(open_call: Callable[[], ResponseStream[T]], *, scheduler: AsyncIO
     def subscribe(observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
         def start() -> Callable[[], None]:
             call = GrpcCall[Protobuf, T](lambda _metadata: open_call(), observer)
-            task = clock.loop.create_task(call.run())
+            task = call.start(clock.loop)
             _live.add(task)
             task.add_done_callback(_live.discard)
             stop = pausable(call, scheduler)

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 import grpc
@@ -46,6 +46,10 @@ DEFAULT_OPTIONS: Final[ChannelOptions] = (
 
 def _nothing() -> None:
     return None
+
+
+def _ended(_identity: Metadata) -> Any:
+    raise MacpClosedError("the call has ended")
 
 
 class GrpcTransport:
@@ -88,9 +92,11 @@ class GrpcTransport:
         timeout: float | None,
     ) -> Callable[[], None]:
         """Starts a unary call on the connection that no stream uses."""
+        self._check_open()
         if self._unary is None:
             self._unary = self._connect()
-        return self._start(self._call(self._unary, method, request, receiver, auth, timeout)).cancel
+        work = self._call(self._unary, method, request, receiver, auth, timeout)
+        return self._track(self.clock.loop.create_task(work)).cancel
 
     async def _call(
         self,
@@ -102,8 +108,8 @@ class GrpcTransport:
         timeout: float | None,
     ) -> None:
         try:
-            call = connection.open(method)(request, metadata=await metadata(auth), timeout=timeout)
-            response = await call
+            # the call gets no name here: a consumer's exception keeps this frame, which would keep grpc's poller thread
+            response = await connection.open(method)(request, metadata=await metadata(auth), timeout=timeout)
         except asyncio.CancelledError:
             _cancelled_by_peer(receiver, method.path)
         except grpc.aio.AioRpcError as error:
@@ -124,6 +130,7 @@ class GrpcTransport:
         on_sent: Callable[[], None] = _nothing,
     ) -> Call[Req]:
         """Starts a streaming call on a connection with room."""
+        self._check_open()
         connection = self._with_room()
         open_method = connection.open(method)
         first = None if method.client_streaming else requests[0]
@@ -142,8 +149,8 @@ class GrpcTransport:
             on_sent=on_sent,
             on_end=connection.leave,
         )
-        self._start(call.run())
         connection.enter()
+        self._track(call.start(self.clock.loop))
         return call
 
     def close(self, on_closed: Callable[[], None]) -> None:
@@ -163,11 +170,11 @@ class GrpcTransport:
         for connection in connections:
             await connection.close()
 
-    def _start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+    def _check_open(self) -> None:
         if self._closed:
-            work.close()
             raise MacpClosedError(f"the client for {self._target} is closed")
-        task = self.clock.loop.create_task(work)
+
+    def _track(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
         self._tasks.add(task)  # the loop keeps only weak references to its tasks
         task.add_done_callback(self._tasks.discard)
         return task
@@ -191,7 +198,7 @@ class GrpcTransport:
         def close_if_still_idle() -> None:
             if connection.streams == 0 and connection in self._streaming and not self._closed:
                 self._streaming.remove(connection)
-                self._start(connection.close())
+                self._track(self.clock.loop.create_task(connection.close()))
 
         if not self._closed:
             connection.idle = self.clock.loop.call_later(IDLE_SECONDS, close_if_still_idle)
@@ -203,7 +210,7 @@ class _Connection:
     def __init__(self, channel: grpc.aio.Channel, on_idle: Callable[[_Connection], None] | None) -> None:
         self.streams = 0
         self.idle: asyncio.TimerHandle | None = None
-        self._channel = channel
+        self._channel: grpc.aio.Channel | None = channel
         self._on_idle = on_idle
         self._open: dict[str, Callable[..., Any]] = {}
 
@@ -237,7 +244,9 @@ class _Connection:
         if self.idle is not None:
             self.idle.cancel()
         self._open.clear()
-        await self._channel.close()
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
 
 
 class ResponseStream(Protocol[T_co]):
@@ -251,7 +260,7 @@ class ResponseStream(Protocol[T_co]):
 
 
 class GrpcCall(Generic[Req, T]):
-    """One streaming call. The whole bridge from grpc.aio to a receiver is `run`.
+    """One streaming call. The whole bridge from grpc.aio to a receiver is `_run`.
 
     Args:
         open_call: opens the call, with the metadata that identifies the caller.
@@ -303,18 +312,22 @@ class GrpcCall(Generic[Req, T]):
         self._sender: asyncio.Task[None] | None = None
         self._resumed: asyncio.Future[None] | None = None
 
-    async def run(self) -> None:
-        """Opens the call, reads it to its end, and leaves nothing of it behind."""
+    def start(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+        """Starts the call; its task ends when all is over."""
+        self._task = loop.create_task(self._run())
+        self._task.add_done_callback(self._end)
+        return self._task
+
+    async def _run(self) -> None:
         receiver = self._receiver
         on_next = receiver.on_next
-        self._task = asyncio.current_task()
         try:
-            call = self._call = self._open_call(await metadata(self._auth))
+            self._call = self._open_call(await metadata(self._auth))
             if self._outgoing:
                 await self._send()
             # one response is read only after the one before was taken, so a consumer that makes us wait makes HTTP/2
             # flow control hold the server back
-            async for response in call:
+            async for response in self._call:
                 on_next(response)
                 if self._resumed is not None:
                     await self._resumed
@@ -326,14 +339,19 @@ class GrpcCall(Generic[Req, T]):
             receiver.on_error(error)
         else:
             receiver.on_completed()
-        finally:
-            # stop the sender first, then cancel the call: the other way round a write meets a dead call; and an
-            # abandoned grpc.aio call is never collected, so never cancelled (grpc#43462)
-            if self._sender is not None:
-                self._sender.cancel()
-            if self._call is not None:
-                self._call.cancel()
-            self._on_end()
+
+    def _end(self, _task: asyncio.Task[None]) -> None:
+        # A callback of the task and not a `finally`: a task that is cancelled before its first step never gets there.
+        # Stop the sender first, then cancel the call: the other way round a write meets a dead call; and an abandoned
+        # grpc.aio call is never collected, so never cancelled (grpc#43462).
+        if self._sender is not None:
+            self._sender.cancel()
+        if self._call is not None:
+            self._call.cancel()
+        # grpc's poller thread lives as long as any aio object: whoever still holds us must not hold those
+        self._call = self._task = None
+        self._open_call = _ended
+        self._on_end()
 
     def send(self, request: Req) -> None:
         """Queues one request behind the earlier ones."""
@@ -413,7 +431,8 @@ def transport_error(error: grpc.aio.AioRpcError, method: str, timeout: float | N
             trailing_metadata=trailers,
             method=method,
         )
-    made.__cause__ = error
+    # without its traceback, whose frames would keep the call, and with it grpc's poller thread, as long as the error lives
+    made.__cause__ = error.with_traceback(None)
     return made
 
 

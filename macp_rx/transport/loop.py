@@ -30,13 +30,17 @@ class _LoopThread:
         try:
             self.loop.run_forever()
         finally:
-            # what was scheduled between the last client's close and this line is cancelled, not forgotten
-            left = asyncio.all_tasks(self.loop)
-            for task in left:
-                task.cancel()
-            self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            self.loop.run_until_complete(_finish())
             self.loop.close()
+
+
+async def _finish() -> None:
+    # what was started between the last client's close and this line is cancelled, not forgotten
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 class LoopLease:
