@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
     from macp.v1.envelope_pb2 import Ack, MACPError
@@ -104,15 +104,13 @@ class MacpRefusedError(MacpError):
     @property
     def denials(self) -> tuple[Denial, ...]:
         """Structured reasons of a ``POLICY_DENIED``; empty otherwise."""
-        entries = _decoded(self.details).get("denials")
         return tuple(
             Denial(
                 str(entry.get("code", "unspecified")),
                 str(entry.get("message", "")),
                 tuple(str(name) for name in _sequence(entry.get("participants"))),
             )
-            for entry in _sequence(entries)
-            if isinstance(entry, dict)
+            for entry in map(_object, _sequence(_decoded(self.details).get("denials")))
         )
 
     @property
@@ -232,11 +230,14 @@ class MacpWouldBlockError(MacpError, RuntimeError):
 
 def _decoded(details: bytes) -> dict[str, object]:
     try:
-        value = json.loads(details) if details else {}
+        return _object(json.loads(details)) if details else {}
     except ValueError:  # details are the server's business; an unreadable one must not hide the error itself
         return {}
-    return value if isinstance(value, dict) else {}
+
+
+def _object(value: object) -> dict[str, object]:
+    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
 
 
 def _sequence(value: object) -> Sequence[object]:
-    return value if isinstance(value, list) else ()
+    return cast("list[object]", value) if isinstance(value, list) else ()

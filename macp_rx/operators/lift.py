@@ -23,7 +23,7 @@ def lift(source: Observable[A], subscribe: abc.Subscription[B]) -> Observable[B]
         source: what the operator is applied to.
         subscribe: subscribes an observer of the result.
     """
-    result = Observable(subscribe)
+    result: Observable[B] = Observable(subscribe)
     return Stream(result, source.clock) if isinstance(source, Stream) else result
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from immutables import Map
@@ -55,8 +55,8 @@ class Tally:
         votes: (proposal id, sender) -> the vote that stands.
     """
 
-    proposals: Mapping[str, Count] = field(default_factory=Map[str, Count])
-    votes: Mapping[tuple[str, str], str] = field(default_factory=Map[tuple[str, str], str])
+    proposals: Map[str, Count] = field(default_factory=Map[str, Count])
+    votes: Map[tuple[str, str], str] = field(default_factory=Map[tuple[str, str], str])
 
     def of(self, proposal_id: str) -> Count:
         """The votes on one proposal; zeros if nobody has voted on it."""
@@ -67,9 +67,7 @@ class Tally:
         key = (proposal_id, sender)
         if key in self.votes:
             return self
-        return Tally(
-            Map(self.proposals).set(proposal_id, self.of(proposal_id).plus(vote)), Map(self.votes).set(key, vote)
-        )
+        return Tally(self.proposals.set(proposal_id, self.of(proposal_id).plus(vote)), self.votes.set(key, vote))
 
 
 def tally() -> Callable[[Observable[Accepted[VotePayload]]], Observable[Tally]]:

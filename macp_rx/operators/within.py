@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from enum import Enum
 from typing import TypeVar, overload
 
 from reactivex import Observable, abc
@@ -18,8 +19,8 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-class _Fail:
-    """Stands for "no otherwise": a timeout is an error."""
+class _Nothing(Enum):
+    FAIL = "fail"  # stands for "no otherwise": a timeout is an error
 
 
 @overload
@@ -33,7 +34,7 @@ def within(
 
 
 def within(
-    seconds: float | timedelta, otherwise: B | type[_Fail] = _Fail, *, scheduler: abc.SchedulerBase | None = None
+    seconds: float | timedelta, otherwise: B | _Nothing = _Nothing.FAIL, *, scheduler: abc.SchedulerBase | None = None
 ) -> Callable[[Observable[A]], Observable[A | B]]:
     """Passes the source on if its first item comes in time; else emits ``otherwise`` and completes.
 
@@ -55,7 +56,7 @@ def within(
 
             def give_up(_scheduler: abc.SchedulerBase, _state: object) -> None:
                 running.dispose()
-                if isinstance(otherwise, type) and issubclass(otherwise, _Fail):
+                if isinstance(otherwise, _Nothing):
                     observer.on_error(MacpTimeoutError(f"nothing came within {seconds} s"))
                 else:
                     observer.on_next(otherwise)

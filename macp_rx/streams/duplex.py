@@ -244,11 +244,9 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
         self._ended = True
         self._error = error
         self._room.set()
-        observers = [*self._observers, *self._error_observers]
-        self._observers.clear()
-        self._error_observers.clear()
-        for observer in (*observers, self._received):
-            _finish(observer, error)
+        _finish(self._observers, error)
+        _finish(self._error_observers, error)
+        _finish([self._received], error)
 
     def _subscribe_observer(
         self, observer: abc.ObserverBase[Envelope], scheduler: abc.SchedulerBase | None = None
@@ -265,8 +263,7 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
             while observers is self._observers and self._received.available:
                 self._dispatch(self._received.take())
             if self._ended:
-                observers.clear()
-                _finish(observer, self._error)
+                _finish(observers, self._error)
 
         def leave() -> None:
             if observer in observers:
@@ -311,8 +308,11 @@ def _tell(observers: list[abc.ObserverBase[T]], value: T) -> None:
             observer.on_error(error)
 
 
-def _finish(observer: abc.ObserverBase[T], error: Exception | None) -> None:
-    if error is None:
-        observer.on_completed()
-    else:
-        observer.on_error(error)
+def _finish(observers: list[abc.ObserverBase[T]], error: Exception | None) -> None:
+    ended = tuple(observers)
+    observers.clear()
+    for observer in ended:
+        if error is None:
+            observer.on_completed()
+        else:
+            observer.on_error(error)

@@ -10,7 +10,7 @@ from reactivex import Observable, abc
 
 from macp_rx.errors import MacpStreamError
 from macp_rx.protocol.messages import Accepted
-from macp_rx.streams.source import pausable, running
+from macp_rx.streams.source import on_demand, running
 from macp_rx.streams.stream import Stream
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Transport, method
@@ -68,8 +68,7 @@ def _read(
             call = transport.stream(STREAM_SESSION, [subscribe_frame(session_id, after_sequence)], receiver, auth=auth)
             if finite:
                 call.half_close()
-            stop = pausable(call, scheduler)
-            return lambda: (stop(), call.cancel())[0]
+            return on_demand(call, scheduler)
 
         return running(transport.clock, start, observer)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message as Protobuf
 from reactivex import Observable, abc
+from reactivex import operators as ops
 from reactivex.disposable import Disposable
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
@@ -19,14 +20,14 @@ from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method, Transport
 from macp_rx.transport.grpc import GrpcCall, ResponseStream
 
-__all__ = ["rpc", "rpc_stream", "running", "watch"]
+__all__ = ["on_demand", "rpc", "rpc_stream", "running", "watch"]
 
 T = TypeVar("T")
 Req = TypeVar("Req", bound=Protobuf)
 Res = TypeVar("Res", bound=Protobuf)
 
 
-def running(clock: Clock, start: Callable[[], Callable[[], None]], observer: abc.ObserverBase[Any]) -> Disposable:
+def running(clock: Clock, start: Callable[[], Callable[[], None]], observer: abc.ObserverBase[T]) -> Disposable:
     """Runs ``start`` on the clock, and on dispose what it returned, once each, whichever comes first.
 
     Args:
@@ -106,28 +107,30 @@ def watch(
 
     def subscribe(observer: abc.ObserverBase[Res], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
         def start() -> Callable[[], None]:
-            call = transport.stream(method, [request], observer, auth=auth)
-            stop = pausable(call, scheduler)
-            if timeout is None:
-                return lambda: (stop(), call.cancel())[1]
-            timer = transport.clock.schedule_relative(timeout, lambda _scheduler, _state: observer.on_completed())
-            return lambda: (stop(), timer.dispose(), call.cancel())[2]
+            return on_demand(transport.stream(method, [request], observer, auth=auth), scheduler)
 
         return running(transport.clock, start, observer)
 
-    return Stream(Observable(subscribe), transport.clock)
+    responses = Stream(Observable(subscribe), transport.clock)
+    return responses if timeout is None else responses.pipe(ops.take_with_time(timeout, transport.clock))
 
 
-def pausable(source: Pausable, scheduler: abc.SchedulerBase | None) -> Callable[[], None]:
-    """Registers a source with the demand that a subscription carries, if it carries one; returns what removes it."""
+class _Call(Pausable, Protocol):
+    def cancel(self) -> None: ...
+
+
+def on_demand(call: _Call, scheduler: abc.SchedulerBase | None) -> Callable[[], None]:
+    """Lets a call follow the demand that its subscription carries, if it carries one; returns what cancels the call."""
     if not isinstance(scheduler, Demand):
-        return _nothing
-    scheduler.add(source)
-    return lambda: scheduler.remove(source)
+        return call.cancel
+    demand = scheduler
+    demand.add(call)
 
+    def cancel() -> None:
+        demand.remove(call)
+        call.cancel()
 
-def _nothing() -> None:
-    return None
+    return cancel
 
 
 def rpc_stream(open_call: Callable[[], ResponseStream[T]], *, scheduler: AsyncIOScheduler | LoopClock) -> Stream[T]:
@@ -149,8 +152,7 @@ def rpc_stream(open_call: Callable[[], ResponseStream[T]], *, scheduler: AsyncIO
             task = call.start(clock.loop)
             _live.add(task)
             task.add_done_callback(_live.discard)
-            stop = pausable(call, scheduler)
-            return lambda: (stop(), task.cancel())[0]
+            return on_demand(call, scheduler)
 
         return running(clock, start, observer)
 

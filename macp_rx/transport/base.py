@@ -21,7 +21,7 @@ __all__ = ["Call", "Method", "Receiver", "Transport", "method"]
 Req = TypeVar("Req", bound=Protobuf)
 Res = TypeVar("Res", bound=Protobuf)
 Req_contra = TypeVar("Req_contra", bound=Protobuf, contravariant=True)
-Res_contra = TypeVar("Res_contra", bound=Protobuf, contravariant=True)
+T_contra = TypeVar("T_contra", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,10 @@ class Method(Generic[Req, Res]):
     server_streaming: bool = False
 
 
-class Receiver(Protocol[Res_contra]):
+class Receiver(Protocol[T_contra]):
     """Who hears what a call says: at most one of ``on_error`` and ``on_completed``, and nothing after it."""
 
-    def on_next(self, value: Res_contra, /) -> None:
+    def on_next(self, value: T_contra, /) -> None:
         """One response."""
 
     def on_error(self, error: Exception, /) -> None:
@@ -81,6 +81,7 @@ class Transport(Protocol):
     @property
     def clock(self) -> Clock:
         """The clock on which every call lives."""
+        ...
 
     def unary(
         self,
@@ -96,6 +97,7 @@ class Transport(Protocol):
         Returns:
             A function that cancels it; harmless after its end.
         """
+        ...
 
     def stream(
         self,
@@ -111,6 +113,7 @@ class Transport(Protocol):
         Args:
             on_sent: called each time a request has been handed to flow control.
         """
+        ...
 
     def close(self, on_closed: Callable[[], None]) -> None:
         """Cancels every call, silently, and closes every connection.

@@ -23,7 +23,7 @@ __all__ = ["ChannelOptions", "GrpcCall", "GrpcTransport", "ResponseStream"]
 log = logging.getLogger("macp_rx.transport")
 
 Req = TypeVar("Req", bound=Protobuf)
-Res = TypeVar("Res")
+Res = TypeVar("Res", bound=Protobuf)
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -96,7 +96,12 @@ class GrpcTransport:
         if self._unary is None:
             self._unary = self._connect()
         work = self._call(self._unary, method, request, receiver, auth, timeout)
-        return self._track(self.clock.loop.create_task(work)).cancel
+        task = self._track(self.clock.loop.create_task(work))
+
+        def cancel() -> None:
+            task.cancel()
+
+        return cancel
 
     async def _call(
         self,
@@ -217,6 +222,8 @@ class _Connection:
     def open(self, method: Method[Any, Any]) -> Callable[..., Any]:
         made = self._open.get(method.path)
         if made is None:
+            if self._channel is None:
+                raise MacpClosedError("the connection is closed")
             kind = (
                 self._channel.stream_stream
                 if method.client_streaming
@@ -254,9 +261,11 @@ class ResponseStream(Protocol[T_co]):
 
     def __aiter__(self) -> AsyncIterator[T_co]:
         """The responses; raises AioRpcError unless the call ended with OK."""
+        ...
 
     def cancel(self) -> bool:
         """Ends the call."""
+        ...
 
 
 class GrpcCall(Generic[Req, T]):
@@ -405,9 +414,9 @@ async def metadata(auth: AuthConfig | None) -> Metadata:
     token = auth.token
     if not isinstance(token, str):
         answer = token()
-        token = await answer if inspect.isawaitable(answer) else cast(str, answer)
-        if not isinstance(token, str) or not token:
-            raise MacpError(f"the token provider returned {type(token).__name__}, not a non-empty str")
+        token = await answer if inspect.isawaitable(answer) else answer
+        if not token:
+            raise MacpError("the token provider returned no token")
     return (("authorization", f"Bearer {token}"),)
 
 
