@@ -28,7 +28,7 @@ from macp_rx.protocol.validation import (
 )
 from macp_rx.runtime import Runtime
 from macp_rx.streams.call import Blocking, Reactive, call
-from macp_rx.streams.duplex import LIVE_ONLY, MacpStream
+from macp_rx.streams.duplex import MacpStream
 from macp_rx.streams.session import history, session_events
 from macp_rx.streams.source import rpc, watch
 from macp_rx.streams.stream import Stream
@@ -287,7 +287,7 @@ class _Calls:
 
         Args:
             session_id: subscribe to this session from the start; else the first frame sent binds the stream.
-            after_sequence: replay what came after this position; `LIVE_ONLY` replays nothing.
+            after_sequence: replay what came after this position.
 
         Raises:
             MacpSessionError: no credential: the runtime would refuse the stream before its first frame.

@@ -169,9 +169,8 @@ class MacpTransportError(MacpError):
         trailing_metadata: Sequence[tuple[str, str | bytes]] = (),
         method: str = "",
     ) -> None:
-        name = method.rpartition("/")[2] or "RPC"
-        shown = f"{status}/{code}" if code else status
-        super().__init__(f"{name} failed with {shown}: {message}" if message else f"{name} failed with {shown}")
+        failed = f"{method.rpartition('/')[2]} failed with {status}/{code}".removesuffix("/") if method else ""
+        super().__init__(": ".join(part for part in (failed, message) if part) or status)
         self.status = status
         self.message = message
         self.code = code

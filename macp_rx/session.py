@@ -21,7 +21,7 @@ from macp_rx.protocol.messages import DECISION, MACP_VERSION, Accepted, Message
 from macp_rx.protocol.modes import decision
 from macp_rx.protocol.validation import validate_session_id, validate_session_start
 from macp_rx.streams.call import Blocking, Reactive, call
-from macp_rx.streams.duplex import LIVE_ONLY, MacpStream
+from macp_rx.streams.duplex import MacpStream
 from macp_rx.streams.stream import Stream, stream
 from macp_rx.transport.auth import AuthConfig
 
@@ -212,9 +212,13 @@ class _Verbs:
         """Opens both directions of the session, subscribed from the start, so that "open, propose, read" receives.
 
         Args:
-            replay: first what was accepted already; False is live only.
+            replay: first what was accepted already. False gives exactly what is accepted after this call returns; it
+                blocks until the runtime has said where that is, since the protocol has no "from now on".
         """
-        return self._client.open_stream(self.session_id, 0 if replay else LIVE_ONLY)
+        return self._client.open_stream(self.session_id, 0 if replay else self._accepted_so_far())
+
+    def _accepted_so_far(self) -> int:
+        return self._client.history(self.session_id).pipe(ops.count()).run()
 
     def join(self, agent: Agent, *, on_error: Callable[[Exception], None] | None = None) -> abc.DisposableBase:
         """Lets an agent take part: it hears what is accepted, and what it says is sent, in order.

@@ -27,12 +27,9 @@ from macp_rx.streams.stream import Pull, Stream
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call, Transport
 
-__all__ = ["LIVE_ONLY", "MacpStream"]
+__all__ = ["MacpStream"]
 
 T = TypeVar("T")
-
-LIVE_ONLY: Final = 2**63 - 1
-"""A position beyond any history: nothing is replayed, and what comes is not filtered by it (`protocol.md` 6.4)."""
 
 UNSENT: Final = 256
 """How many frames may wait to be sent before ``send`` waits for room."""
@@ -52,7 +49,7 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
         transport: what carries it.
         auth: who is speaking.
         session_id: subscribe to this session from the start.
-        after_sequence: replay what came after this position; LIVE_ONLY replays nothing.
+        after_sequence: replay what came after this position.
     """
 
     def __init__(
@@ -64,7 +61,7 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
         self._observers: list[abc.ObserverBase[Envelope]] = []
         self._error_observers: list[abc.ObserverBase[MacpStreamError]] = []
         self._received = Pull[Envelope | MacpStreamError](self.clock)
-        self._pulled = False
+        self._pulled = self._pushed = False
         self._sending = threading.Lock()
         self._room = threading.Event()
         self._sending_closed = False
@@ -117,7 +114,7 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
         """
         if timeout is not None and timeout < 0:
             raise MacpSessionError(f"a timeout is a number of seconds >= 0, not {timeout}")
-        if self._observers:
+        if self._pushed:
             raise MacpError("this stream has subscribers; pull with one consumer or subscribe, never both")
         self._pulled = True
         if not self._received.wait(timeout):
@@ -253,6 +250,7 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
     ) -> abc.DisposableBase:
         if self._pulled:
             raise MacpError("this stream is being pulled by read(); pull with one consumer or subscribe, never both")
+        self._pushed = True
         return self._attach(self._observers, observer)
 
     def _attach(self, observers: list[abc.ObserverBase[T]], observer: abc.ObserverBase[T]) -> abc.DisposableBase:

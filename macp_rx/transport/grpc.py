@@ -295,6 +295,7 @@ class GrpcCall(Generic[Req, T]):
         "_resumed",
         "_sender",
         "_task",
+        "_writing",
     )
 
     def __init__(
@@ -317,6 +318,7 @@ class GrpcCall(Generic[Req, T]):
         self._on_end = on_end
         self._call: Any = None
         self._half_closed = False
+        self._writing = False
         self._task: asyncio.Task[None] | None = None
         self._sender: asyncio.Task[None] | None = None
         self._resumed: asyncio.Future[None] | None = None
@@ -333,6 +335,7 @@ class GrpcCall(Generic[Req, T]):
         try:
             self._call = self._open_call(await metadata(self._auth))
             if self._outgoing:
+                self._writing = True
                 await self._send()
             # one response is read only after the one before was taken, so a consumer that makes us wait makes HTTP/2
             # flow control hold the server back
@@ -358,7 +361,7 @@ class GrpcCall(Generic[Req, T]):
         if self._call is not None:
             self._call.cancel()
         # grpc's poller thread lives as long as any aio object: whoever still holds us must not hold those
-        self._call = self._task = None
+        self._call = self._task = self._sender = None
         self._open_call = _ended
         self._on_end()
 
@@ -369,8 +372,9 @@ class GrpcCall(Generic[Req, T]):
 
     def half_close(self) -> None:
         """Says that no request will follow."""
-        self._half_closed = True
-        self._wake_sender()
+        if not self._half_closed:
+            self._half_closed = True
+            self._wake_sender()
 
     def cancel(self) -> None:
         """Ends the call silently."""
@@ -390,7 +394,8 @@ class GrpcCall(Generic[Req, T]):
             self._resumed = None
 
     def _wake_sender(self) -> None:
-        if self._call is not None and self._sender is None:
+        if self._call is not None and not self._writing:
+            self._writing = True
             self._sender = asyncio.get_running_loop().create_task(self._send())
 
     async def _send(self) -> None:
@@ -404,7 +409,7 @@ class GrpcCall(Generic[Req, T]):
         except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
             pass  # the call has ended; the reader has its status and tells it
         finally:
-            self._sender = None
+            self._writing = False
 
 
 async def metadata(auth: AuthConfig | None) -> Metadata:

@@ -1,0 +1,175 @@
+"""Every test that talks to a runtime runs on three: in memory, over a port of ours, and on the real server."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from macp_rx import AuthConfig, MacpClient, Runtime
+
+Connect = Callable[[str], MacpClient]
+"""Makes a client that speaks as an agent; the fixture closes it."""
+
+RUNTIMES = ["memory", "port", pytest.param("server", marks=pytest.mark.server)]
+
+
+def runtime_binary() -> str | None:
+    """The real server: MACP_RUNTIME_BIN, else macp-runtime on the PATH."""
+    return os.environ.get("MACP_RUNTIME_BIN") or shutil.which("macp-runtime")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if runtime_binary():
+        return
+    needing = [item for item in items if item.get_closest_marker("server")]
+    if needing and os.environ.get("CI"):
+        raise pytest.UsageError("no macp-runtime: set MACP_RUNTIME_BIN, or run scripts/install-runtime")
+    items[:] = [item for item in items if item not in needing]
+    config.hook.pytest_deselected(items=needing)
+
+
+def pytest_report_header() -> str:
+    binary = runtime_binary()
+    return f"macp-runtime: {binary}" if binary else "macp-runtime: none, so its tests are deselected (README, MACP_RUNTIME_BIN)"
+
+
+class RealServer:
+    """A macp-runtime process on a free port of loopback."""
+
+    def __init__(self, binary: str, **environment: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.target = f"127.0.0.1:{probe.getsockname()[1]}"
+        settings = {
+            "MACP_ALLOW_INSECURE": "1",
+            "MACP_MEMORY_ONLY": "1",
+            "MACP_BIND_ADDR": self.target,
+            "MACP_SESSION_START_LIMIT_PER_MINUTE": "1000000",
+            "MACP_MESSAGE_LIMIT_PER_MINUTE": "1000000",
+            "RUST_LOG": "error",
+        }
+        self._process = subprocess.Popen(
+            [binary], env={**os.environ, **settings, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        with grpc.insecure_channel(self.target) as channel:
+            grpc.channel_ready_future(channel).result(timeout=20)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture(scope="session")
+def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    binary = runtime_binary()
+    assert binary is not None
+    server = RealServer(binary, MACP_DATA_DIR=str(tmp_path_factory.mktemp("data")))
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=RUNTIMES)
+def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
+    """Clients of one runtime, which is each kind in turn. After the test they are closed, and nothing is left."""
+    clients: list[MacpClient] = []
+    before = set(threading.enumerate())
+    if request.param == "server":
+        target: str | None = request.getfixturevalue("real_server").target
+        runtime, server = None, None
+    else:
+        runtime = Runtime()
+        server = runtime.serve("127.0.0.1:0") if request.param == "port" else None
+        target = server.target if server else None
+
+    def connect(agent: str) -> MacpClient:
+        if target is None:
+            client = MacpClient.embedded(agent=agent, runtime=runtime)
+        else:
+            client = MacpClient(target=target, secure=False, auth=AuthConfig.for_dev_agent(agent))
+        clients.append(client)
+        return client
+
+    yield connect
+    for client in clients:
+        client.close()
+    if server:
+        server.close()
+    if runtime:
+        runtime.close()
+    check_threads(before)
+
+
+@pytest.fixture
+def no_thread_left() -> Iterator[None]:
+    """The test ends with the threads that it began with, without help from the garbage collector."""
+    before = set(threading.enumerate())
+    gc.disable()
+    try:
+        yield
+        check_threads(before)
+    finally:
+        gc.enable()
+
+
+def check_threads(before: set[threading.Thread]) -> None:
+    """Fails if a thread has come that does not end; one that is just ending is waited for."""
+    came = set(threading.enumerate()) - before
+    for thread in came:
+        thread.join(2)
+    left = [thread.name for thread in came if thread.is_alive()]
+    assert not left, f"threads were left behind: {left}"
+
+
+def os_threads() -> int:
+    """Threads of this process as the kernel counts them, Python's and others'."""
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+class Recorder:
+    """An observer that keeps what it hears, and waits for it without sleeping."""
+
+    def __init__(self) -> None:
+        self.items: list[object] = []
+        self.error: Exception | None = None
+        self.completed = False
+        self._changed = threading.Condition()
+
+    def on_next(self, value: object) -> None:
+        with self._changed:
+            self.items.append(value)
+            self._changed.notify_all()
+
+    def on_error(self, error: Exception) -> None:
+        with self._changed:
+            self.error = error
+            self._changed.notify_all()
+
+    def on_completed(self) -> None:
+        with self._changed:
+            self.completed = True
+            self._changed.notify_all()
+
+    def wait(self, until: Callable[[Recorder], bool], seconds: float = 10) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: until(self), seconds), f"waited {seconds} s; heard {self.items}, {self.error!r}"
+
+    def wait_for(self, count: int) -> None:
+        self.wait(lambda heard: len(heard.items) >= count)
+
+    def wait_for_end(self) -> None:
+        self.wait(lambda heard: heard.completed or heard.error is not None)
+
+
+def run_async(work: Callable[[], object]) -> None:
+    """Runs a coroutine function on a fresh loop."""
+    asyncio.run(work())  # type: ignore[arg-type]

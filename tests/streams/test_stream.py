@@ -1,0 +1,241 @@
+"""A Stream iterates, awaits, runs, keeps its nature through operators, and makes its source wait."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+import threading
+from collections.abc import Iterator
+
+import pytest
+import reactivex as rx
+from reactivex import Observable, abc
+from reactivex import operators as ops
+from reactivex.disposable import Disposable
+from reactivex.internal.exceptions import SequenceContainsNoElementsError
+from reactivex.observable.connectableobservable import ConnectableObservable
+
+from macp_rx import LoopClock, MacpOverflowError, MacpWouldBlockError, Stream, stream
+from macp_rx.streams.stream import Demand
+from macp_rx.transport.loop import LoopLease
+
+
+@pytest.fixture
+def clock() -> Iterator[LoopClock]:
+    lease = LoopLease()
+    yield lease.clock
+    lease.release()
+
+
+class Counter:
+    """A source that counts as fast as it may, one item per turn of the clock, and that can be told to wait."""
+
+    def __init__(self, clock: LoopClock, limit: int = 10**9) -> None:
+        self.emitted = 0
+        self.disposed = threading.Event()
+        self._clock = clock
+        self._limit = limit
+        self._paused = False
+        self.stream = Stream(Observable(self._subscribe), clock)
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        self._turn()
+
+    def _subscribe(self, observer: abc.ObserverBase[int], scheduler: abc.SchedulerBase | None = None) -> Disposable:
+        self._observer = observer
+        if isinstance(scheduler, Demand):
+            scheduler.add(self)
+        self._clock.run_soon(self._turn)
+        return Disposable(self.disposed.set)
+
+    def _turn(self) -> None:
+        if self._paused or self.disposed.is_set():
+            return
+        if self.emitted == self._limit:
+            self._observer.on_completed()
+            return
+        self.emitted += 1
+        self._observer.on_next(self.emitted)
+        self._clock.schedule(lambda _scheduler, _state: self._turn())
+
+
+def test_for_yields_every_item_and_ends(clock: LoopClock) -> None:
+    assert list(Counter(clock, 1000).stream) == list(range(1, 1001))
+
+
+def test_a_slow_reader_makes_the_source_wait(clock: LoopClock) -> None:
+    source = Counter(clock, 5000)
+    items = iter(source.stream)
+    assert list(itertools.islice(items, 5)) == [1, 2, 3, 4, 5]
+    settled = threading.Event()
+    clock.schedule_relative(0.05, lambda _scheduler, _state: settled.set())
+    assert clock.wait(settled, 5)
+    assert source.emitted <= 300  # 256 wait, and the source was told so
+    assert list(items) == list(range(6, 5001))
+
+
+def test_demand_reaches_the_source_through_operators_of_rxpy(clock: LoopClock) -> None:
+    source = Counter(clock, 3000)
+    items = iter(source.stream.pipe(ops.map(str), ops.filter(bool), ops.scan(lambda total, _item: total + 1, 0)))
+    next(items)
+    settled = threading.Event()
+    clock.schedule_relative(0.05, lambda _scheduler, _state: settled.set())
+    assert clock.wait(settled, 5)
+    assert source.emitted <= 300
+    assert sum(1 for _ in items) == 2999
+
+
+def test_where_demand_cannot_reach_the_bound_is_an_error_and_not_memory(clock: LoopClock) -> None:
+    flood = stream(rx.from_iterable(range(10_000)), clock)
+    with pytest.raises(MacpOverflowError, match="4096 items wait unread"):
+        list(flood)
+
+
+def test_leaving_a_loop_disposes_the_subscription(clock: LoopClock) -> None:
+    source = Counter(clock)
+    for item in source.stream:
+        if item == 3:
+            break
+    assert clock.wait(source.disposed, 5)
+
+
+def test_async_for_on_another_loop(clock: LoopClock) -> None:
+    async def read() -> list[int]:
+        return [item async for item in Counter(clock, 1000).stream]
+
+    assert asyncio.run(read()) == list(range(1, 1001))
+
+
+def test_await_gives_the_last_item_from_any_loop(clock: LoopClock) -> None:
+    async def last() -> int:
+        return await Counter(clock, 10).stream
+
+    assert asyncio.run(last()) == 10
+    assert asyncio.run(last()) == 10  # a second loop in the same process
+
+
+def test_run_gives_the_last_item(clock: LoopClock) -> None:
+    assert Counter(clock, 10).stream.run() == 10
+
+
+def test_run_and_await_say_that_there_was_nothing(clock: LoopClock) -> None:
+    async def last() -> object:
+        return await stream(rx.empty(), clock)
+
+    with pytest.raises(SequenceContainsNoElementsError):
+        stream(rx.empty(), clock).run()
+    with pytest.raises(SequenceContainsNoElementsError):
+        asyncio.run(last())
+
+
+def test_errors_come_out_of_every_form(clock: LoopClock) -> None:
+    failing = stream(rx.concat(rx.of(1), rx.throw(ValueError("late"))), clock)
+
+    async def read() -> list[int]:
+        return [item async for item in failing]
+
+    with pytest.raises(ValueError, match="late"):
+        failing.run()
+    with pytest.raises(ValueError, match="late"):
+        list(failing)
+    with pytest.raises(ValueError, match="late"):
+        asyncio.run(read())
+
+
+def test_an_error_comes_after_the_items_before_it(clock: LoopClock) -> None:
+    items = iter(stream(rx.concat(rx.of(1, 2), rx.throw(ValueError("late"))), clock))
+    assert [next(items), next(items)] == [1, 2]
+    with pytest.raises(ValueError, match="late"):
+        next(items)
+
+
+def test_blocking_on_the_clocks_own_thread_is_refused(clock: LoopClock) -> None:
+    refused: list[Exception] = []
+    done = threading.Event()
+
+    def block() -> None:
+        try:
+            Counter(clock, 1).stream.run()
+        except MacpWouldBlockError as error:
+            refused.append(error)
+        done.set()
+
+    clock.run_soon(block)
+    assert done.wait(5)
+    assert "await the same call" in str(refused[0])
+
+
+def test_what_is_piped_is_a_stream_again(clock: LoopClock) -> None:
+    piped = Counter(clock, 3).stream.pipe(ops.map(str), ops.filter(bool))
+    assert isinstance(piped, Stream)
+    assert piped.clock is clock
+    assert list(piped) == ["1", "2", "3"]
+
+
+def test_a_connectable_keeps_its_connect(clock: LoopClock) -> None:
+    assert isinstance(Counter(clock).stream.pipe(ops.publish()), ConnectableObservable)
+
+
+FLUENT = {
+    "map": (str,),
+    "filter": (bool,),
+    "take": (2,),
+    "skip": (1,),
+    "scan": (max,),
+    "distinct": (),
+    "start_with": (0,),
+    "pairwise": (),
+    "share": (),
+    "timestamp": (),
+    "to_list": (),
+    "delay": (0.001,),
+    "do_action": (print,),
+    "default_if_empty": (0,),
+}
+
+
+@pytest.mark.parametrize("name", FLUENT)
+def test_what_a_fluent_method_returns_is_a_stream(clock: LoopClock, name: str) -> None:
+    assert isinstance(getattr(Counter(clock, 3).stream, name)(*FLUENT[name]), Stream)
+
+
+def test_every_fluent_method_of_rxpy_goes_through_pipe() -> None:
+    """So that a new one cannot return something that does not iterate: a few return what is no single Observable."""
+    other = {"partition", "partition_indexed", "run", "subscribe", "pipe", "to_future", "multicast", "publish", "replay"}
+    methods = {
+        name: method
+        for mixin in Observable.__mro__
+        if mixin.__module__.startswith("reactivex.observable.mixins")
+        for name, method in vars(mixin).items()
+        if not name.startswith("_") and inspect.isfunction(method)
+    }
+    assert len(methods) > 100
+    around = {name for name, method in methods.items() if ".pipe(" not in inspect.getsource(method)}
+    assert around - other == set(), "these do not go through pipe, so a Stream must wrap their result itself"
+
+
+def test_timed_operators_of_rxpy_start_no_thread(clock: LoopClock) -> None:
+    before = threading.active_count()
+    assert [*Counter(clock, 3).stream.pipe(ops.delay(0.01), ops.timeout(5))] == [1, 2, 3]
+    assert Counter(clock, 3).stream.pipe(ops.delay(0.01), ops.timeout(5)).run() == 3
+    assert threading.active_count() == before
+
+
+def test_an_abandoned_await_is_disposed(clock: LoopClock) -> None:
+    source = Counter(clock)
+
+    async def give_up() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(_awaiting(source.stream), 0.05)
+
+    asyncio.run(give_up())
+    assert clock.wait(source.disposed, 5)
+
+
+async def _awaiting(source: Stream[int]) -> int:
+    return await source

@@ -1,0 +1,147 @@
+"""A user's type checker sees macp_rx, and the stubs for macp-proto, in an editable install as in a wheel."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+from zipfile import ZipFile
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+Line = tuple[str, int]
+Checker = Callable[[Path, Path], dict[Line, str]]
+
+
+def run(module: str, *arguments: str | Path, cwd: Path = ROOT, python: Path | None = None) -> str:
+    """What a tool of this environment prints; ``python`` is the one that it finds on the PATH."""
+    path = os.pathsep.join([*([str(python.parent)] if python else []), os.environ["PATH"]])
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=cwd, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (0, 1), done.stderr or done.stdout  # 1: a checker has found errors
+    return done.stdout
+
+
+def mypy(python: Path, code: Path) -> dict[Line, str]:
+    said = run("mypy", "--strict", "--output=json", f"--python-executable={python}", ".", cwd=code)
+    errors = map(json.loads, said.splitlines())
+    return {(error["file"], error["line"]): error["message"] for error in errors}
+
+
+def pyright(python: Path, code: Path) -> dict[Line, str]:
+    # python on the PATH, not by --pythonpath, which --verifytypes ignores
+    errors = json.loads(run("pyright", "--outputjson", ".", cwd=code, python=python))["generalDiagnostics"]
+    return {(Path(error["file"]).name, error["range"]["start"]["line"] + 1): error["message"] for error in errors}
+
+
+both_checkers = pytest.mark.parametrize("check", [mypy, pyright])
+
+
+def assert_errors_are_the_marked_lines(errors: dict[Line, str], code: Path) -> None:
+    """The marked lines say, in a comment, why they are an error."""
+    marked = {
+        (file.name, number)
+        for file in code.glob("*.py")
+        for number, line in enumerate(file.read_text().splitlines(), start=1)
+        if "  # error: " in line
+    }
+    unexpected = {line: message for line, message in errors.items() if line not in marked}
+    assert (unexpected, marked - errors.keys()) == ({}, set())
+
+
+def packages(environment: Path) -> Path:
+    return Path(sysconfig.get_path("purelib", "venv", {"base": str(environment)}))
+
+
+def new_environment(path: Path) -> Path:
+    """A virtual environment with what is installed in this one, except macp_rx itself; returns its interpreter."""
+    venv.create(path, symlinks=True)
+    for entry in packages(Path(sys.prefix)).iterdir():
+        # a .pth is how an editable install of macp_rx, under whatever name, would come in
+        if entry.suffix != ".pth" and not entry.name.startswith(("macp_rx", "macp-stubs")):
+            (packages(path) / entry.name).symlink_to(entry)
+    return path / "bin/python"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("dist")
+    run("hatchling", "build", "--target", "wheel", "--directory", directory)
+    (path,) = directory.glob("*.whl")
+    return path
+
+
+class Installed(NamedTuple):
+    python: Path
+    package: Path
+
+
+@pytest.fixture(scope="module", params=["editable", "wheel"])
+def installed(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """The interpreter of a new environment with the project installed, and where the package is then."""
+    environment = tmp_path_factory.mktemp(request.param)
+    python = new_environment(environment)
+    what, where = (["--editable", ROOT], ROOT) if request.param == "editable" else ([wheel], packages(environment))
+    # its dependencies and the build backend are there, so that nothing is downloaded
+    run("pip", "--python", python, "install", "--quiet", "--no-deps", "--no-build-isolation", *what)
+    return Installed(python, where / "macp_rx")
+
+
+@pytest.fixture
+def users_code(tmp_path: Path) -> Path:
+    """Outside of the project, so that a checker takes neither its settings nor its modules from there."""
+    return shutil.copytree(ROOT / "tests/typing", tmp_path / "code")
+
+
+@both_checkers
+def test_errors_fall_on_the_marked_lines_and_nowhere_else(
+    check: Checker, installed: Installed, users_code: Path
+) -> None:
+    assert_errors_are_the_marked_lines(check(installed.python, users_code), users_code)
+
+
+@both_checkers
+def test_the_checkers_see_nothing_but_what_is_installed(check: Checker, tmp_path: Path) -> None:
+    (code := tmp_path / "code").mkdir()
+    (code / "imports.py").write_text(
+        "# pyright: strict\n"
+        "import macp_rx as macp_rx  # error: it is not installed\n"
+        "from macp.v1 import envelope_pb2 as envelope_pb2  # error: it has no types\n"
+    )
+    assert_errors_are_the_marked_lines(check(new_environment(tmp_path / "bare"), code), code)
+
+
+def test_every_public_symbol_has_a_known_type(installed: Installed, tmp_path: Path) -> None:
+    options = ["--verifytypes", "macp_rx", "--ignoreexternal", "--outputjson"]
+    types = json.loads(run("pyright", *options, cwd=tmp_path, python=installed.python))["typeCompleteness"]
+    assert Path(types["packageRootDirectory"]) == installed.package
+    exported = (symbol for symbol in types["symbols"] if symbol["isExported"])
+    assert {symbol["name"]: symbol["diagnostics"] for symbol in exported if not symbol["isTypeKnown"]} == {}
+    assert types["completenessScore"] == 1
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    files = (path for path in directory.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
+
+
+def test_the_wheel_has_the_package_and_the_stubs(wheel: Path) -> None:
+    packed = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert packed == {f"{top}/{name}" for top in ("macp_rx", "macp-stubs") for name in contents(ROOT / top)}
+    assert {"macp_rx/py.typed", "macp-stubs/py.typed"} <= packed
+
+
+def test_the_stubs_are_what_the_generator_writes(tmp_path: Path) -> None:
+    fresh = tmp_path / "macp-stubs"
+    subprocess.run([sys.executable, ROOT / "scripts/generate-stubs", fresh], check=True)
+    written, kept = contents(fresh), contents(ROOT / "macp-stubs")
+    assert [name for name in sorted(written.keys() | kept.keys()) if written.get(name) != kept.get(name)] == []

@@ -1,0 +1,146 @@
+"""The gRPC transport: its threads, its connections, its credentials, its errors."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from macp_rx import AuthConfig, DecisionSession, MacpClient, MacpError, MacpSessionError, MacpTransportError, rpc_stream
+from macp_rx.transport.loop import LoopLease
+from tests.conftest import RealServer, Recorder, os_threads
+
+pytestmark = pytest.mark.server
+
+
+def connect(server: RealServer, agent: str = "chair") -> MacpClient:
+    return MacpClient(target=server.target, secure=False, auth=AuthConfig.for_dev_agent(agent))
+
+
+def test_two_clients_share_one_thread_and_the_last_one_ends_it(real_server: RealServer, no_thread_left: None) -> None:
+    first, second = connect(real_server), connect(real_server)
+    first.initialize()
+    second.initialize()
+    assert [thread.name for thread in threading.enumerate()].count("macp_rx-io") == 1
+    first.close()
+    second.initialize()
+    second.close()
+
+
+def test_a_thousand_streams_on_one_client_and_unary_calls_beside_them(real_server: RealServer, no_thread_left: None) -> None:
+    before = os_threads()
+    with connect(real_server) as client:
+        session = DecisionSession(client)
+        session.start(intent="a thousand", participants=["chair"], ttl_ms=60_000)
+        heard = [Recorder() for _ in range(1000)]
+        for recorder in heard:
+            session.events.subscribe(recorder)
+        for recorder in heard:
+            recorder.wait_for(1)
+        session.propose("p1", "one")  # the server allows 128 streams on a connection; past that this would hang
+        for recorder in heard:
+            recorder.wait_for(2)
+        assert os_threads() - before <= 3 + _grpc_core_threads()
+    # grpc's own event engine keeps a pool of native threads for the process, whatever the number of streams
+    assert os_threads() - before <= _grpc_core_threads()
+
+
+def _grpc_core_threads() -> int:
+    """Native threads that one idle grpc.aio channel brings: not per stream, and not ours to end."""
+    return 8
+
+
+def test_a_token_provider_is_asked_per_call(real_server: RealServer) -> None:
+    asked = 0
+
+    def token() -> str:
+        nonlocal asked
+        asked += 1
+        return "chair"
+
+    async def async_token() -> str:
+        await asyncio.sleep(0)
+        return token()
+
+    for provider in (token, async_token):
+        asked = 0
+        auth = AuthConfig.for_bearer(provider, sender_hint="chair")
+        with MacpClient(target=real_server.target, secure=False, auth=auth) as client:
+            session = DecisionSession(client)
+            session.start(intent="token", participants=["chair"], ttl_ms=60_000)
+            list(client.history(session.session_id))
+        assert asked == 2
+
+
+def test_a_provider_that_fails_fails_the_call_with_its_own_error(real_server: RealServer) -> None:
+    def broken() -> str:
+        raise ConnectionError("the identity provider is down")
+
+    with MacpClient(target=real_server.target, secure=False, auth=AuthConfig.for_bearer(broken)) as client:
+        with pytest.raises(ConnectionError, match="identity provider"):
+            client.initialize()
+        with pytest.raises(ConnectionError, match="identity provider"):
+            list(client.watch_roots())
+    with (
+        MacpClient(target=real_server.target, secure=False, auth=AuthConfig.for_bearer(lambda: "")) as client,
+        pytest.raises(MacpError, match="no token"),
+    ):
+        client.initialize()
+
+
+def test_a_token_is_never_shown() -> None:
+    auth = AuthConfig.for_bearer("s3cret", sender_hint="chair")
+    assert "s3cret" not in repr(auth)
+    with pytest.raises(MacpSessionError):
+        AuthConfig.for_bearer("")
+
+
+def test_no_credential_is_refused_by_the_runtime(real_server: RealServer) -> None:
+    with MacpClient(target=real_server.target, secure=False) as client:
+        with pytest.raises(MacpTransportError, match="UNAUTHENTICATED"):
+            client.get_session("x")
+        with pytest.raises(MacpSessionError, match="credential"):
+            client.open_stream()
+
+
+def test_tls_is_the_default_and_plaintext_does_not_answer_it(real_server: RealServer) -> None:
+    with MacpClient(target=real_server.target, auth=AuthConfig.for_dev_agent("chair")) as client:
+        with pytest.raises(MacpTransportError) as failed:
+            client.initialize(timeout=5)
+        assert failed.value.status == "UNAVAILABLE"
+    with pytest.raises(MacpSessionError, match="secure=False"):
+        MacpClient(target=real_server.target, secure=False, root_certificates=b"pem")
+
+
+def test_an_unreachable_runtime_is_unavailable_with_its_cause() -> None:
+    with MacpClient(target="127.0.0.1:1", secure=False, auth=AuthConfig.for_dev_agent("chair")) as client:
+        with pytest.raises(MacpTransportError) as failed:
+            client.initialize()
+        assert failed.value.status == "UNAVAILABLE"
+        assert failed.value.__cause__ is not None
+
+
+def test_any_stream_of_any_stub_is_an_observable(real_server: RealServer, no_thread_left: None) -> None:
+    import grpc.aio
+    from macp.v1 import core_pb2, core_pb2_grpc
+
+    lease = LoopLease()
+    channels: list[grpc.aio.Channel] = []
+
+    def open_call() -> grpc.aio.UnaryStreamCall[core_pb2.WatchRootsRequest, core_pb2.WatchRootsResponse]:
+        channels.append(grpc.aio.insecure_channel(real_server.target))
+        stub: core_pb2_grpc.MACPRuntimeServiceAsyncStub = core_pb2_grpc.MACPRuntimeServiceStub(channels[-1])  # type: ignore[assignment]
+        return stub.WatchRoots(core_pb2.WatchRootsRequest())
+
+    try:
+        roots = rpc_stream(open_call, scheduler=lease.clock)
+        assert channels == []  # cold
+        assert next(iter(roots)).change.observed_at_unix_ms > 0
+        assert next(iter(roots)).change.observed_at_unix_ms > 0
+        assert len(channels) == 2
+    finally:
+        for channel in channels:
+            asyncio.run_coroutine_threadsafe(channel.close(), lease.clock.loop).result(5)
+        channels.clear()
+        lease.release()

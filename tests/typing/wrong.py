@@ -1,0 +1,71 @@
+# pyright: strict
+"""What users must not write. Never run: type checkers must refuse the marked lines, and no other."""
+
+import grpc
+from macp.modes.decision.v1 import decision_pb2
+from macp.modes.decision.v1.decision_pb2 import VotePayload
+from macp.v1 import core_pb2, core_pb2_grpc, envelope_pb2, policy_pb2
+from reactivex import Observable
+
+from macp_rx import Accepted, DecisionSession, MacpClient, Message
+from macp_rx import operators as mo
+
+VotePayload(proposal=1)  # error: there is no such field
+VotePayload(proposal_id=1)  # error: the field is a string
+VotePayload("p1")  # error: fields go by their names
+VotePayload(vote=None)  # error: a plain field is never None
+decision_pb2.ContributePayload()  # error: this payload is of another mode
+core_pb2.SessionStartPayload(extensions={"trace": "1"})  # error: the map's values are bytes
+core_pb2.SessionStartPayload(participants=[1])  # error: the names are strings
+envelope_pb2.Ack(session_state="OPEN")  # error: the field is an enum
+
+vote = VotePayload()
+vote.proposal = "p1"  # error: there is no such field
+vote.vote = True  # error: the field is a string
+vote.HasField("vote")  # error: a plain field has no presence
+str(vote.ballot)  # error: there is no such field
+str(envelope_pb2.SESSION_STATE_CLOSED)  # error: there is no such state
+core_pb2.CommitmentPayload().supersedes = core_pb2.CommitmentRef()  # error: a message field is not assigned
+core_pb2.StreamSessionResponse().WhichOneof("reply")  # error: there is no such oneof
+policy_pb2.PolicyDescriptor(rules={"voting": {}})  # error: the rules are text
+
+
+def grpc_stub(channel: grpc.Channel, envelope: envelope_pb2.Envelope) -> str:
+    stub = core_pb2_grpc.MACPRuntimeServiceStub(channel)
+    stub.Vote(envelope)  # error: there is no such call
+    stub.Send(envelope)  # error: the call takes a SendRequest
+    return stub.Send(core_pb2.SendRequest(envelope=envelope))  # error: the call returns a SendResponse
+
+
+async def grpc_aio_stub(channel: grpc.aio.Channel, envelope: envelope_pb2.Envelope) -> str:
+    stub = core_pb2_grpc.MACPRuntimeServiceStub(channel)
+    stub.Send(envelope).cancel()  # error: the call takes a SendRequest
+    return await stub.Send(core_pb2.SendRequest(envelope=envelope))  # error: the call returns a SendResponse
+
+
+def accepted_and_messages(accepted: Accepted[VotePayload], events: Observable[Accepted[VotePayload]]) -> None:
+    str(accepted.payload.option)  # error: a vote has no option
+    str(accepted.timestamp)  # error: there is no such attribute
+    Message("macp.mode.decision.v1", "APPROVE")  # error: a payload is a protobuf message
+    events.pipe(mo.of_type(str))  # error: a payload class is a protobuf class
+
+
+def chair(votes: Observable[VotePayload]) -> Observable[str]:
+    return votes.pipe(mo.majority(electorate=3))  # error: a tally takes accepted votes, sender and all
+
+
+def blocking_session(client: MacpClient, session: DecisionSession) -> None:
+    session.vote("p1")  # error: the vote is missing
+    session.vote("p1", vote=True)  # error: a vote is text
+    str(session.propose("p1", "canary").sequence)  # error: an Ack has no sequence
+    session.rx.propose("p1", option=2)  # error: an option is text
+    session.join(chair)  # error: an agent hears what was accepted, and says messages
+    client.send("APPROVE")  # error: the call takes an envelope
+    client.rx.get_session()  # error: the session's id is missing
+    for event in client.watch_roots(timeout=60.0):
+        str(event.roots)  # error: the event tells only that they changed
+
+
+async def reactive_session(session: DecisionSession) -> None:
+    str((await session.rx.vote("p1", "APPROVE")).accepted)  # error: an Ack has no such field
+    await session.vote("p1", "APPROVE")  # error: without rx the call blocks, and returns the Ack
