@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
 
 import grpc
 from google.protobuf.message import Message as Protobuf
@@ -15,7 +15,6 @@ from macp.v1.envelope_pb2 import Ack, Envelope
 from reactivex import Observable, abc
 from reactivex import operators as ops
 from reactivex.disposable import SerialDisposable
-from typing_extensions import Self
 
 from macp_rx.clock import Clock, LoopClock, loop_clock
 from macp_rx.errors import GRPC_STATUS, MacpAckError, MacpClosedError, MacpRefusedError, MacpSessionError

@@ -184,4 +184,4 @@ def loop_clock(scheduler: AsyncIOScheduler | LoopClock) -> LoopClock:
     Args:
         scheduler: a LoopClock, or RxPY's AsyncIOScheduler over a running loop.
     """
-    return scheduler if isinstance(scheduler, LoopClock) else LoopClock(scheduler._loop)
+    return scheduler if isinstance(scheduler, LoopClock) else LoopClock(scheduler._loop)  # pyright: ignore[reportPrivateUsage]  # RxPY shows it nowhere else

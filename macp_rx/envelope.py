@@ -8,7 +8,6 @@ import uuid
 from google.protobuf.message import Message as Protobuf
 from macp.v1.envelope_pb2 import Envelope
 
-from macp_rx.errors import MacpSessionError
 from macp_rx.protocol.messages import MACP_VERSION
 from macp_rx.protocol.validation import validate_session_id
 
@@ -65,7 +64,9 @@ def serialize_message(message: Protobuf) -> bytes:
         TypeError: not a protobuf message.
     """
     if not isinstance(message, Protobuf):
-        raise TypeError(f"serialize_message takes a protobuf message, such as VotePayload(…), not {type(message).__name__}")
+        raise TypeError(
+            f"serialize_message takes a protobuf message, such as VotePayload(…), not {type(message).__name__}"
+        )
     return message.SerializeToString()
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import Ack, Envelope
 from reactivex import Observable, abc
 from reactivex import operators as ops
 from reactivex.disposable import Disposable
-from typing_extensions import Self
 
 from macp_rx import operators as mo
 from macp_rx.client import MacpClient
@@ -265,7 +264,9 @@ class _Verbs:
     def _say(self, message: Message) -> Stream[Ack]:
         """The one place where versions, ids and time are filled in."""
         if message.mode not in ("", self.mode):
-            raise MacpSessionError(f"a {message.message_type} of {message.mode} cannot be said in a session of {self.mode}")
+            raise MacpSessionError(
+                f"a {message.message_type} of {message.mode} cannot be said in a session of {self.mode}"
+            )
         payload = message.payload
         if isinstance(payload, core_pb2.CommitmentPayload):
             payload = self._bound(payload)
@@ -303,9 +304,7 @@ class _DecisionVerbs(_Verbs):
             rationale: why.
             supporting_data: anything.
         """
-        return self._say(
-            decision.propose(proposal_id, option, rationale=rationale, supporting_data=supporting_data)
-        )
+        return self._say(decision.propose(proposal_id, option, rationale=rationale, supporting_data=supporting_data))
 
     @call
     def evaluate(self, proposal_id: str, recommendation: str, *, confidence: float, reason: str = "") -> Stream[Ack]:

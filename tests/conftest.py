@@ -40,7 +40,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_report_header() -> str:
     binary = runtime_binary()
-    return f"macp-runtime: {binary}" if binary else "macp-runtime: none, so its tests are deselected (README, MACP_RUNTIME_BIN)"
+    return (
+        f"macp-runtime: {binary}"
+        if binary
+        else "macp-runtime: none, so its tests are deselected (README, MACP_RUNTIME_BIN)"
+    )
 
 
 class RealServer:
@@ -59,7 +63,10 @@ class RealServer:
             "RUST_LOG": "error",
         }
         self._process = subprocess.Popen(
-            [binary], env={**os.environ, **settings, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [binary],
+            env={**os.environ, **settings, **environment},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         with grpc.insecure_channel(self.target) as channel:
             grpc.channel_ready_future(channel).result(timeout=20)
@@ -161,7 +168,9 @@ class Recorder:
 
     def wait(self, until: Callable[[Recorder], bool], seconds: float = 10) -> None:
         with self._changed:
-            assert self._changed.wait_for(lambda: until(self), seconds), f"waited {seconds} s; heard {self.items}, {self.error!r}"
+            assert self._changed.wait_for(lambda: until(self), seconds), (
+                f"waited {seconds} s; heard {self.items}, {self.error!r}"
+            )
 
     def wait_for(self, count: int) -> None:
         self.wait(lambda heard: len(heard.items) >= count)

@@ -38,7 +38,9 @@ def snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
 
 
-@pytest.mark.parametrize("rpc", [method.name for method in core_pb2.DESCRIPTOR.services_by_name["MACPRuntimeService"].methods])
+@pytest.mark.parametrize(
+    "rpc", [method.name for method in core_pb2.DESCRIPTOR.services_by_name["MACPRuntimeService"].methods]
+)
 def test_no_rpc_of_the_service_is_missing(rpc: str) -> None:
     for name in SNAKE_CASE.get(rpc, [snake(rpc)]):
         assert hasattr(MacpClient, name)
@@ -69,7 +71,7 @@ class TestUnary:
         assert (failed.value.status, failed.value.code) == ("NOT_FOUND", "AGENT_NOT_FOUND")
 
     def test_modes_and_roots(self, client: MacpClient) -> None:
-        assert [mode.mode for mode in client.list_modes().modes][0] == "macp.mode.decision.v1"
+        assert client.list_modes().modes[0].mode == "macp.mode.decision.v1"
         assert [mode.mode for mode in client.list_ext_modes().modes] == ["ext.multi_round.v1"]
         assert list(client.list_roots().roots) == []
 
@@ -248,7 +250,10 @@ class TestStreams:
 
     def test_history_ends_by_itself(self, client: MacpClient, session: DecisionSession) -> None:
         session.propose("p1", "one")
-        assert [accepted.message_type for accepted in client.history(session.session_id)] == ["SessionStart", "Proposal"]
+        assert [accepted.message_type for accepted in client.history(session.session_id)] == [
+            "SessionStart",
+            "Proposal",
+        ]
         assert [accepted.sequence for accepted in client.history(session.session_id, after_sequence=1)] == [2]
 
     def test_an_outsider_is_told_so(self, connect: Connect, session: DecisionSession) -> None:
@@ -267,7 +272,9 @@ class TestStreams:
         first.wait_for(2)
         assert len(second.items) == 1
 
-    def test_dispose_from_inside_on_next_delivers_nothing_more(self, client: MacpClient, session: DecisionSession) -> None:
+    def test_dispose_from_inside_on_next_delivers_nothing_more(
+        self, client: MacpClient, session: DecisionSession
+    ) -> None:
         session.propose("p1", "one")
         heard: list[object] = []
         subscription = None

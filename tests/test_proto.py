@@ -61,10 +61,10 @@ def message_facts(message: Descriptor) -> Iterator[tuple[str, str]]:
 
 
 def field_fact(field: FieldDescriptor) -> str:
-    of = field.message_type or field.enum_type
+    kind = field.message_type or field.enum_type
     return (
-        f"{'repeated ' * field.is_repeated}{TYPES[field.type].name} {of and of.full_name}"
-        f" = {field.number}, presence: {field.has_presence}, packed: {field.is_packed}"
+        f"{'repeated ' * field.is_repeated}{kind.full_name if kind else TYPES[field.type].name} = {field.number}"
+        f", presence: {field.has_presence}, packed: {field.is_packed}"
         # the oneof of a proto3 `optional` is its own name with an underscore before it
         f", oneof: {field.containing_oneof and field.containing_oneof.name}, JSON: {field.json_name}"
         f" {field.GetOptions()}"
@@ -85,17 +85,16 @@ def service_facts(service: ServiceDescriptor) -> Iterator[tuple[str, str]]:
         yield rpc.full_name, f"({request}) returns ({reply}) {rpc.GetOptions()}"
 
 
-def drift(proto: Path, out: Path) -> dict[str, str]:
-    ours, theirs = contract(compiled(proto, out)), contract(installed())
+def drift(ours: dict[str, str], theirs: dict[str, str]) -> dict[str, str]:
     return {
-        name: f"proto/ says {ours.get(name, 'nothing')}; macp-proto says {theirs.get(name, 'nothing')}"
+        name: f"ours: {ours.get(name, 'nothing')}; theirs: {theirs.get(name, 'nothing')}"
         for name in sorted(ours.keys() | theirs.keys())
         if ours.get(name) != theirs.get(name)
     }
 
 
 def test_proto_says_what_the_installed_macp_proto_says(tmp_path: Path) -> None:
-    assert drift(PROTO, tmp_path / "descriptors") == {}
+    assert drift(contract(compiled(PROTO, tmp_path / "ours")), contract(installed())) == {}
 
 
 @pytest.mark.parametrize(
@@ -129,5 +128,6 @@ def test_an_altered_proto_is_found_out_by_name(
     assert text.count(said) == 1
     source.write_text(text.replace(said, altered))
 
+    before, after = contract(compiled(PROTO, tmp_path / "before")), contract(compiled(proto, tmp_path / "after"))
     package = ".".join(source.relative_to(proto).parent.parts)
-    assert list(drift(proto, tmp_path / "descriptors")) == [f"{package}.{name}" for name in drifted]
+    assert list(drift(after, before)) == [f"{package}.{name}" for name in drifted]

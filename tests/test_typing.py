@@ -20,26 +20,28 @@ Line = tuple[str, int]
 Checker = Callable[[Path, Path], dict[Line, str]]
 
 
-def run(module: str, *arguments: str | Path, cwd: Path = ROOT, python: Path | None = None) -> str:
-    """What a tool of this environment prints; ``python`` is the one that it finds on the PATH."""
-    path = os.pathsep.join([*([str(python.parent)] if python else []), os.environ["PATH"]])
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode in (0, 1), done.stderr or done.stdout  # 1: a checker has found errors
+def run(module: str, *arguments: str | Path) -> None:
+    """Runs a tool of this environment on the project."""
+    subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, check=True)
+
+
+def report(checker: str, *options: str, python: Path, cwd: Path) -> str:
+    """What a type checker prints which finds ``python`` on the PATH: pyright --verifytypes ignores --pythonpath."""
+    environ = {**os.environ, "PATH": os.pathsep.join([str(python.parent), os.environ["PATH"]])}
+    command = [sys.executable, "-m", checker, *options]
+    done = subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr or done.stdout  # 1: it has found errors
     return done.stdout
 
 
 def mypy(python: Path, code: Path) -> dict[Line, str]:
-    said = run("mypy", "--strict", "--output=json", f"--python-executable={python}", ".", cwd=code)
-    errors = map(json.loads, said.splitlines())
+    options = ["--strict", "--output=json", f"--python-executable={python}", "."]
+    errors = map(json.loads, report("mypy", *options, python=python, cwd=code).splitlines())
     return {(error["file"], error["line"]): error["message"] for error in errors}
 
 
 def pyright(python: Path, code: Path) -> dict[Line, str]:
-    # python on the PATH, not by --pythonpath, which --verifytypes ignores
-    errors = json.loads(run("pyright", "--outputjson", ".", cwd=code, python=python))["generalDiagnostics"]
+    errors = json.loads(report("pyright", "--outputjson", ".", python=python, cwd=code))["generalDiagnostics"]
     return {(Path(error["file"]).name, error["range"]["start"]["line"] + 1): error["message"] for error in errors}
 
 
@@ -122,7 +124,7 @@ def test_the_checkers_see_nothing_but_what_is_installed(check: Checker, tmp_path
 
 def test_every_public_symbol_has_a_known_type(installed: Installed, tmp_path: Path) -> None:
     options = ["--verifytypes", "macp_rx", "--ignoreexternal", "--outputjson"]
-    types = json.loads(run("pyright", *options, cwd=tmp_path, python=installed.python))["typeCompleteness"]
+    types = json.loads(report("pyright", *options, python=installed.python, cwd=tmp_path))["typeCompleteness"]
     assert Path(types["packageRootDirectory"]) == installed.package
     exported = (symbol for symbol in types["symbols"] if symbol["isExported"])
     assert {symbol["name"]: symbol["diagnostics"] for symbol in exported if not symbol["isTypeKnown"]} == {}

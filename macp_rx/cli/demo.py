@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Final
 
 import reactivex as rx
@@ -49,7 +49,7 @@ def demo(
         session.start(intent="pick a rollout", participants=["chair", *VOTES], ttl_ms=60_000)
         session.join(chair)
         for name, (vote, seconds) in VOTES.items():
-            session.acting_as(name).join(_thinking(agents.voter(lambda _proposal, vote=vote: vote), seconds * pace))
+            session.acting_as(name).join(_thinking(agents.voter(_always(vote)), seconds * pace))
         session.propose("p1", "canary", rationale="ten percent of traffic for an hour")
         for line in session.events.pipe(ops.publish(lines)):
             console.print(line)
@@ -79,6 +79,13 @@ def lines(events: Observable[Accepted]) -> Observable[Text]:
         votes.pipe(mo.tally(), ops.map(_counted)),
         votes.pipe(mo.majority(electorate=list(VOTES)), ops.map(_decided)),
     )
+
+
+def _always(vote: str) -> Callable[[Accepted[ProposalPayload]], str]:
+    def decide(_proposal: Accepted[ProposalPayload]) -> str:
+        return vote
+
+    return decide
 
 
 def _thinking(agent: Agent, seconds: float) -> Agent:

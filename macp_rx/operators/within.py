@@ -11,6 +11,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable
 
 from macp_rx.errors import MacpTimeoutError
+from macp_rx.operators.deciding import Undecided, Verdict
 from macp_rx.operators.lift import clock_of, lift
 
 __all__ = ["within"]
@@ -27,6 +28,11 @@ class _Nothing(Enum):
 def within(
     seconds: float | timedelta, *, scheduler: abc.SchedulerBase | None = None
 ) -> Callable[[Observable[A]], Observable[A]]: ...
+# Undecided has an overload of its own: mypy 2.4 cannot infer the general one in front of another generic operator.
+@overload
+def within(  # type: ignore[overload-overlap]
+    seconds: float | timedelta, otherwise: Undecided, *, scheduler: abc.SchedulerBase | None = None
+) -> Callable[[Observable[Verdict]], Observable[Verdict | Undecided]]: ...
 @overload
 def within(
     seconds: float | timedelta, otherwise: B, *, scheduler: abc.SchedulerBase | None = None

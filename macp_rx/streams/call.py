@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import update_wrapper
-from typing import Concatenate, Generic, ParamSpec, TypeVar, overload
-
-from typing_extensions import Self
+from typing import Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from macp_rx.streams.stream import Stream
 

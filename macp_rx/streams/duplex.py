@@ -6,13 +6,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import Envelope
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
-from typing_extensions import Self
 
 from macp_rx.errors import (
     MacpClosedError,

@@ -46,9 +46,7 @@ def session_events(
     return _read(transport, session_id, after_sequence, auth, finite=False)
 
 
-def history(
-    transport: Transport, session_id: str, after_sequence: int, *, auth: AuthConfig | None
-) -> Stream[Accepted]:
+def history(transport: Transport, session_id: str, after_sequence: int, *, auth: AuthConfig | None) -> Stream[Accepted]:
     """What a session has accepted by now, and then completion.
 
     Subscribes and half-closes: the server replays what it holds and ends the call with OK, which is the only
@@ -62,7 +60,9 @@ def history(
 def _read(
     transport: Transport, session_id: str, after_sequence: int, auth: AuthConfig | None, *, finite: bool
 ) -> Stream[Accepted]:
-    def subscribe(observer: abc.ObserverBase[Accepted], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+    def subscribe(
+        observer: abc.ObserverBase[Accepted], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
         def start() -> Callable[[], None]:
             receiver = _Numbered(observer, after_sequence, finite=finite)
             call = transport.stream(STREAM_SESSION, [subscribe_frame(session_id, after_sequence)], receiver, auth=auth)

@@ -111,7 +111,7 @@ def watch(
 
         return running(transport.clock, start, observer)
 
-    responses = Stream(Observable(subscribe), transport.clock)
+    responses: Stream[Res] = Stream(Observable(subscribe), transport.clock)
     return responses if timeout is None else responses.pipe(ops.take_with_time(timeout, transport.clock))
 
 

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from datetime import datetime, timedelta
-from typing import Any, Final, Generic, Protocol, TypeVar, overload
+from typing import Any, Final, Generic, Protocol, TypeVar, cast, overload
 
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
@@ -116,7 +116,7 @@ class Stream(Observable[T_co], Generic[T_co]):
         for operator in operators:
             result = operator(result)
             if type(result) is Observable:
-                result = Stream(result, self.clock)
+                result = Stream(cast("Observable[object]", result), self.clock)
         return result
 
     def run(self, scheduler: abc.SchedulerBase | None = None) -> T_co:

@@ -428,7 +428,7 @@ async def metadata(auth: AuthConfig | None) -> Metadata:
 def transport_error(error: grpc.aio.AioRpcError, method: str, timeout: float | None = None) -> MacpTransportError:
     """A gRPC status as an error of our tree, with all its evidence; the original is its ``__cause__``."""
     trailers = tuple(error.trailing_metadata() or ())
-    found = {key: value for key, value in trailers}
+    found = dict(trailers)
     code = found.get("macp-error-code", "")
     details = found.get("macp-error-details-bin", b"")
     status = error.code().name

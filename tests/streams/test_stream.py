@@ -206,7 +206,17 @@ def test_what_a_fluent_method_returns_is_a_stream(clock: LoopClock, name: str) -
 
 def test_every_fluent_method_of_rxpy_goes_through_pipe() -> None:
     """So that a new one cannot return something that does not iterate: a few return what is no single Observable."""
-    other = {"partition", "partition_indexed", "run", "subscribe", "pipe", "to_future", "multicast", "publish", "replay"}
+    other = {
+        "partition",
+        "partition_indexed",
+        "run",
+        "subscribe",
+        "pipe",
+        "to_future",
+        "multicast",
+        "publish",
+        "replay",
+    }
     methods = {
         name: method
         for mixin in Observable.__mro__

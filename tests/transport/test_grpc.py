@@ -28,7 +28,9 @@ def test_two_clients_share_one_thread_and_the_last_one_ends_it(real_server: Real
     second.close()
 
 
-def test_a_thousand_streams_on_one_client_and_unary_calls_beside_them(real_server: RealServer, no_thread_left: None) -> None:
+def test_a_thousand_streams_on_one_client_and_unary_calls_beside_them(
+    real_server: RealServer, no_thread_left: None
+) -> None:
     before = os_threads()
     with connect(real_server) as client:
         session = DecisionSession(client)
