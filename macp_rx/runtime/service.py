@@ -1,0 +1,194 @@
+"""The embedded runtime on a real port: every RPC of the service, over the same kernel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message as Protobuf
+from google.protobuf.message_factory import GetMessageClass
+from macp.v1 import core_pb2
+
+from macp_rx.clock import LoopClock
+from macp_rx.errors import GRPC_STATUS, MacpError, MacpRefusedError
+
+if TYPE_CHECKING:
+    from macp_rx.runtime.feeds import Feed
+    from macp_rx.runtime.runtime import Runtime
+
+__all__ = ["Server"]
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+SERVICE: Final = core_pb2.DESCRIPTOR.services_by_name["MACPRuntimeService"]
+BEARER: Final = "Bearer "
+
+
+class Server:
+    """A port that serves a runtime. Close it, or use it as a context manager.
+
+    Args:
+        runtime: what it serves.
+        bind: ``host:port``.
+    """
+
+    def __init__(self, runtime: Runtime, bind: str) -> None:
+        clock = runtime.clock
+        if not isinstance(clock, LoopClock):
+            raise MacpError("a port needs real time: this runtime is on a virtual clock, so use MacpClient.embedded")
+        self._clock = clock
+        self._runtime = runtime
+        self._server: grpc.aio.Server | None = None
+        host = bind.rpartition(":")[0]
+        self.target = f"{host}:{self._on_loop(self._start(bind))}"
+        """Where clients reach it, ``host:port``."""
+
+    def close(self) -> None:
+        """Ends every call with UNAVAILABLE and frees the port. Any number of times."""
+        if self._server is not None:
+            self._on_loop(self._stop())
+
+    def __enter__(self) -> Self:
+        """The server itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Closes it."""
+        self.close()
+
+    def _on_loop(self, work: Any) -> Any:
+        if self._clock.on_own_thread():
+            work.close()
+            raise MacpError("open and close a server outside the runtime's own thread")
+        return asyncio.run_coroutine_threadsafe(work, self._clock.loop).result()
+
+    async def _start(self, bind: str) -> int:
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        handlers = {method.name: _handler(self._runtime, method) for method in SERVICE.methods}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, handlers),))
+        try:
+            port = server.add_insecure_port(bind)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {bind}: {error}") from None
+        await server.start()
+        self._server = server
+        return port
+
+    async def _stop(self) -> None:
+        # every reference to an aio object goes: grpc's poller thread lives as long as any of them
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop(grace=0)
+
+
+def _handler(runtime: Runtime, method: Any) -> grpc.RpcMethodHandler[Any, Any]:
+    request = GetMessageClass(method.input_type)
+    response = GetMessageClass(method.output_type)
+    if method.client_streaming:
+        return grpc.stream_stream_rpc_method_handler(
+            _stream_session(runtime), request.FromString, response.SerializeToString
+        )
+    if method.server_streaming:
+        return grpc.unary_stream_rpc_method_handler(
+            _watch(runtime, method.name), request.FromString, response.SerializeToString
+        )
+    return grpc.unary_unary_rpc_method_handler(
+        _unary(runtime, method.name), request.FromString, response.SerializeToString
+    )
+
+
+def _unary(runtime: Runtime, name: str) -> Callable[[Protobuf, Context], Awaitable[Protobuf]]:
+    async def answer(request: Protobuf, context: Context) -> Protobuf:
+        try:
+            return runtime.unary(name, _caller(context), request)
+        except MacpRefusedError as refusal:
+            await _abort(context, refusal)
+        except NotImplementedError as missing:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, str(missing))
+        raise AssertionError("abort raises")
+
+    return answer
+
+
+def _watch(runtime: Runtime, name: str) -> Callable[[Protobuf, Context], AsyncIterator[Protobuf]]:
+    async def answer(_request: Protobuf, context: Context) -> AsyncIterator[Protobuf]:
+        try:
+            feed = runtime.watch(name, _caller(context))
+        except MacpRefusedError as refusal:
+            await _abort(context, refusal)
+            return
+        async for response in _said(runtime, feed, context):
+            yield response
+
+    return answer
+
+
+def _stream_session(
+    runtime: Runtime,
+) -> Callable[[AsyncIterator[core_pb2.StreamSessionRequest], Context], AsyncIterator[Protobuf]]:
+    async def answer(frames: AsyncIterator[core_pb2.StreamSessionRequest], context: Context) -> AsyncIterator[Protobuf]:
+        try:
+            call = runtime.stream_session(_caller(context))
+        except MacpRefusedError as refusal:
+            await _abort(context, refusal)
+            return
+
+        async def take_frames() -> None:
+            async for frame in frames:
+                call.frame(frame)
+                while call.feed.unread_errors > MAX_UNREAD_ERRORS:
+                    await asyncio.sleep(0.01)  # a client that sends nonsense and never reads: HTTP/2 holds it back
+            call.half_close()
+
+        taking = asyncio.get_running_loop().create_task(take_frames())
+        try:
+            async for response in _said(runtime, call.feed, context):
+                yield response
+        finally:
+            taking.cancel()
+
+    return answer
+
+
+MAX_UNREAD_ERRORS: Final = 256
+
+
+async def _said(runtime: Runtime, feed: Feed[Any], context: Context) -> AsyncIterator[Protobuf]:
+    """What a feed says, as fast as the client reads; then its end as the call's."""
+    more = asyncio.Event()
+    feed.wake = more.set
+    try:
+        while True:
+            more.clear()
+            while (item := feed.take()) is not None:
+                yield item
+            if feed.ended:
+                break
+            await more.wait()
+        if feed.error is not None:
+            await _abort(context, feed.error)
+    finally:
+        runtime.leave(feed)
+
+
+def _caller(context: Context) -> str | None:
+    """Development authentication: the bearer value is the sender (`protocol.md` 8.2)."""
+    found = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    authorization = found.get("authorization", "")
+    if authorization.startswith(BEARER):
+        return authorization.removeprefix(BEARER)
+    return found.get("x-macp-token")
+
+
+async def _abort(context: Context, refusal: MacpRefusedError) -> None:
+    trailers: list[tuple[str, str | bytes]] = [("macp-error-code", refusal.code)]
+    if refusal.details:
+        trailers.append(("macp-error-details-bin", refusal.details))
+    context.set_trailing_metadata(tuple(trailers))
+    await context.abort(grpc.StatusCode[GRPC_STATUS[refusal.code]], refusal.message)
