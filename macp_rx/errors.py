@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Self, cast
 
 if TYPE_CHECKING:
     from macp.v1.envelope_pb2 import Ack, MACPError
@@ -100,6 +100,11 @@ class MacpRefusedError(MacpError):
         self.code = code
         self.message = message
         self.details = details
+
+    def as_value(self) -> Self:
+        """The refusal without its traceback and context: kept as a value, they would keep every frame it came through."""
+        self.__context__ = None
+        return self.with_traceback(None)
 
     @property
     def denials(self) -> tuple[Denial, ...]:

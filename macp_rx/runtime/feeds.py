@@ -6,6 +6,7 @@ buffers are (`protocol.md` 6.5, 7), and running over ends it.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Generic, TypeVar
@@ -44,7 +45,7 @@ class Feed(Generic[T]):
         """Ends the call, with OK or an error. Only the first end counts."""
         if not self.ended:
             self.ended = True
-            self.error = error
+            self.error = error.as_value() if error else None
             self.wake()
 
 
@@ -87,6 +88,7 @@ class SessionFeed(Feed[core_pb2.StreamSessionResponse]):
         self._history: Sequence[Envelope] = ()
         self._next = 0
         self._live_from = 0
+        self._room: asyncio.Future[None] | None = None
 
     def follow(self, history: Sequence[Envelope], after: int) -> None:
         """Says the envelopes of a history from a position on, and what is appended later."""
@@ -109,14 +111,17 @@ class SessionFeed(Feed[core_pb2.StreamSessionResponse]):
         self._errors.append(error)
         self.wake()
 
-    @property
-    def unread_errors(self) -> int:
-        """How many inline errors wait; a carrier takes no further frame while there are too many."""
-        return len(self._errors)
+    async def room(self) -> None:
+        """Waits while too many inline errors are unread."""
+        while len(self._errors) > LAG_LIMIT and not self.ended:
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
 
     def take(self) -> core_pb2.StreamSessionResponse | None:
         """The next envelope or inline error, if there is one now."""
         if self._errors:
+            if self._room is not None and not self._room.done():
+                self._room.set_result(None)
             return core_pb2.StreamSessionResponse(error=self._errors.popleft())
         if self._next < len(self._history):
             envelope = self._history[self._next]

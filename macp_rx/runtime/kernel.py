@@ -131,7 +131,7 @@ def admit(
         if said.message_type == "SessionStart":
             return _admit_start(state, said, now)
     except MacpRefusedError as refusal:
-        return state, (), refusal, False
+        return state, (), refusal.as_value(), False
     return _admit_message(state, said, now)
 
 
@@ -171,7 +171,7 @@ def _admit_message(
     try:
         after = lifecycle.accept(session, envelope, now)
     except MacpRefusedError as refusal:
-        return state, expired, refusal, False
+        return state, expired, refusal.as_value(), False
     if after is session:
         return state, expired, None, True
     if after.ended:  # the lifecycle event comes before the envelope (`protocol.md` 3.4)
@@ -356,7 +356,7 @@ def initialize(state: State, caller: str | None, request: core_pb2.InitializeReq
         manifest=core_pb2.ManifestCapability(get_manifest=True),
         mode_registry=core_pb2.ModeRegistryCapability(list_modes=True, list_changed=True),
         roots=core_pb2.RootsCapability(list_roots=True),
-        policy_registry=core_pb2.PolicyRegistryCapability(list_policies=True, list_changed=True),
+        policy_registry=policy_pb2.PolicyRegistryCapability(list_policies=True, list_changed=True),
     )
     reply = core_pb2.InitializeResponse(
         selected_protocol_version=MACP_VERSION,

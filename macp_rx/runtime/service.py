@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import grpc
 import grpc.aio
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Server"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+T = TypeVar("T")
 
 SERVICE: Final = core_pb2.DESCRIPTOR.services_by_name["MACPRuntimeService"]
 BEARER: Final = "Bearer "
@@ -99,32 +101,28 @@ def _handler(runtime: Runtime, method: Any) -> grpc.RpcMethodHandler[Any, Any]:
             _watch(runtime, method.name), request.FromString, response.SerializeToString
         )
     return grpc.unary_unary_rpc_method_handler(
-        _unary(runtime, method.name), request.FromString, response.SerializeToString
+        _unary(runtime, method.name, response), request.FromString, response.SerializeToString
     )
 
 
-def _unary(runtime: Runtime, name: str) -> Callable[[Protobuf, Context], Awaitable[Protobuf]]:
+def _unary(
+    runtime: Runtime, name: str, empty: Callable[[], Protobuf]
+) -> Callable[[Protobuf, Context], Awaitable[Protobuf]]:
     async def answer(request: Protobuf, context: Context) -> Protobuf:
-        try:
-            return runtime.unary(name, _caller(context), request)
-        except MacpRefusedError as refusal:
-            await _abort(context, refusal)
-        except NotImplementedError as missing:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, str(missing))
-        raise AssertionError("abort raises")
+        caller = _caller(context)
+        reply = _attempt(context, lambda: runtime.unary(name, caller, request))
+        return empty() if reply is None else reply  # beside a status that is not OK no client sees it
 
     return answer
 
 
 def _watch(runtime: Runtime, name: str) -> Callable[[Protobuf, Context], AsyncIterator[Protobuf]]:
     async def answer(_request: Protobuf, context: Context) -> AsyncIterator[Protobuf]:
-        try:
-            feed = runtime.watch(name, _caller(context))
-        except MacpRefusedError as refusal:
-            await _abort(context, refusal)
-            return
-        async for response in _said(runtime, feed, context):
-            yield response
+        caller = _caller(context)
+        feed = _attempt(context, lambda: runtime.watch(name, caller))
+        if feed is not None:
+            async for response in _said(runtime, feed, context):
+                yield response
 
     return answer
 
@@ -133,17 +131,15 @@ def _stream_session(
     runtime: Runtime,
 ) -> Callable[[AsyncIterator[core_pb2.StreamSessionRequest], Context], AsyncIterator[Protobuf]]:
     async def answer(frames: AsyncIterator[core_pb2.StreamSessionRequest], context: Context) -> AsyncIterator[Protobuf]:
-        try:
-            call = runtime.stream_session(_caller(context))
-        except MacpRefusedError as refusal:
-            await _abort(context, refusal)
+        caller = _caller(context)
+        call = _attempt(context, lambda: runtime.stream_session(caller))
+        if call is None:
             return
 
         async def take_frames() -> None:
             async for frame in frames:
                 call.frame(frame)
-                while call.feed.unread_errors > MAX_UNREAD_ERRORS:
-                    await asyncio.sleep(0.01)  # a client that sends nonsense and never reads: HTTP/2 holds it back
+                await call.feed.room()  # a client that sends nonsense and never reads is held back by flow control
             call.half_close()
 
         taking = asyncio.get_running_loop().create_task(take_frames())
@@ -156,7 +152,13 @@ def _stream_session(
     return answer
 
 
-MAX_UNREAD_ERRORS: Final = 256
+def _attempt(context: Context, work: Callable[[], T]) -> T | None:
+    """What ``work`` returns; if it is refused, None, and the call's status says why."""
+    try:
+        return work()
+    except (MacpRefusedError, NotImplementedError) as refusal:
+        _fail(context, refusal)
+        return None
 
 
 async def _said(runtime: Runtime, feed: Feed[Any], context: Context) -> AsyncIterator[Protobuf]:
@@ -172,7 +174,7 @@ async def _said(runtime: Runtime, feed: Feed[Any], context: Context) -> AsyncIte
                 break
             await more.wait()
         if feed.error is not None:
-            await _abort(context, feed.error)
+            _fail(context, feed.error)
     finally:
         runtime.leave(feed)
 
@@ -186,9 +188,16 @@ def _caller(context: Context) -> str | None:
     return found.get("x-macp-token")
 
 
-async def _abort(context: Context, refusal: MacpRefusedError) -> None:
+def _fail(context: Context, refusal: MacpRefusedError | NotImplementedError) -> None:
+    # Not context.abort(): it keeps the exception that it raises, whose traceback keeps the call, so that neither the call nor
+    # grpc's poller thread goes before the garbage collector comes (measured).
+    if isinstance(refusal, NotImplementedError):
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details(str(refusal))
+        return
     trailers: list[tuple[str, str | bytes]] = [("macp-error-code", refusal.code)]
     if refusal.details:
         trailers.append(("macp-error-details-bin", refusal.details))
     context.set_trailing_metadata(tuple(trailers))
-    await context.abort(grpc.StatusCode[GRPC_STATUS[refusal.code]], refusal.message)
+    context.set_code(grpc.StatusCode[GRPC_STATUS[refusal.code]])
+    context.set_details(refusal.message)
