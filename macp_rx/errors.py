@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self, cast
+from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
     from macp.v1.envelope_pb2 import Ack, MACPError
@@ -101,9 +101,10 @@ class MacpRefusedError(MacpError):
         self.message = message
         self.details = details
 
-    def as_value(self) -> Self:
+    def as_value(self) -> MacpRefusedError:
         """The refusal without its traceback and context: kept as a value, they would keep every frame it came through."""
-        self.__context__ = None
+        refusal: BaseException = self
+        refusal.__context__ = None
         return self.with_traceback(None)
 
     @property
@@ -148,8 +149,8 @@ class MacpStreamError(MacpRefusedError):
 
     def __init__(self, error: MACPError) -> None:
         super().__init__(error.code, error.message, error.details)
-        self.message_id = error.message_id
-        self.session_id = error.session_id
+        self.message_id: str = error.message_id
+        self.session_id: str = error.session_id
 
 
 class MacpTransportError(MacpError):
@@ -180,7 +181,7 @@ class MacpTransportError(MacpError):
         self.message = message
         self.code = code
         self.details = details
-        self.trailing_metadata = tuple(trailing_metadata)
+        self.trailing_metadata: tuple[tuple[str, str | bytes], ...] = tuple(trailing_metadata)
         self.method = method
 
     @property

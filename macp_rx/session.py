@@ -26,7 +26,7 @@ from macp_rx.transport.auth import AuthConfig
 
 __all__ = ["Agent", "DecisionSession", "Outcome", "RxDecisionSession"]
 
-log = logging.getLogger("macp_rx.session")
+_log = logging.getLogger("macp_rx.session")
 
 Agent = Callable[[Observable[Accepted]], Observable[Message]]
 """What was accepted in, what to say out."""
@@ -249,7 +249,7 @@ class _Verbs:
     def _report(self, error: Exception) -> None:
         who = self._client.auth.sender if self._client.auth else "an agent"
         late = isinstance(error, MacpAckError) and error.code == "SESSION_NOT_OPEN"  # others ended it meanwhile
-        log.log(logging.INFO if late else logging.ERROR, "%s in %s: %s", who, self.session_id, error)
+        _log.log(logging.INFO if late else logging.ERROR, "%s in %s: %s", who, self.session_id, error)
 
     def _bound(self, commitment: core_pb2.CommitmentPayload) -> core_pb2.CommitmentPayload:
         """The commitment with what was left blank filled in."""

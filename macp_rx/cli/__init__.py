@@ -10,7 +10,7 @@ from macp_rx.errors import MacpError
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="macp-rx",
     help="Reactive streams for MACP, the Multi-Agent Coordination Protocol.",
     no_args_is_help=True,

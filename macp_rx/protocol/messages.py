@@ -111,8 +111,8 @@ class Accepted(Generic[P_co]):
     __slots__ = ("_payload", "envelope", "sequence")
 
     def __init__(self, sequence: int, envelope: Envelope) -> None:
-        self.sequence = sequence
-        self.envelope = envelope
+        self.sequence: int = sequence
+        self.envelope: Envelope = envelope
         self._payload: Protobuf | None = None
 
     @property

@@ -19,11 +19,12 @@ from macp_rx.errors import MacpRefusedError
 __all__ = ["LAG_LIMIT", "Feed", "QueueFeed", "SessionFeed"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 LAG_LIMIT: Final = 256
 
 
-class Feed(Generic[T]):
+class Feed(Generic[T_co]):
     """The server's side of one streaming call.
 
     Attributes:
@@ -33,11 +34,11 @@ class Feed(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self.ended = False
+        self.ended: bool = False
         self.error: MacpRefusedError | None = None
         self.wake: Callable[[], None] = _nothing
 
-    def take(self) -> T | None:
+    def take(self) -> T_co | None:
         """The next response, if there is one now."""
         raise NotImplementedError
 
@@ -45,7 +46,8 @@ class Feed(Generic[T]):
         """Ends the call, with OK or an error. Only the first end counts."""
         if not self.ended:
             self.ended = True
-            self.error = error.as_value() if error else None
+            if error is not None:
+                self.error = error.as_value()
             self.wake()
 
 

@@ -17,7 +17,8 @@ from macp_rx.transport.base import Call, Method, Receiver
 
 if TYPE_CHECKING:
     from macp_rx.runtime.feeds import Feed
-    from macp_rx.runtime.runtime import Runtime, SessionCall
+    from macp_rx.runtime.runtime import Runtime
+    from macp_rx.runtime.session_call import SessionCall
 
 __all__ = ["MemoryTransport"]
 
@@ -94,7 +95,7 @@ class MemoryTransport:
         on_closed()
 
     def _forget(self, call: object) -> None:
-        self._calls.discard(call)  # type: ignore[arg-type]
+        self._calls.discard(call)
 
     def _check_open(self) -> None:
         if self._closed:

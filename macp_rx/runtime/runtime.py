@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from google.protobuf.message import Message as Protobuf
 from macp.v1 import core_pb2, policy_pb2
-from macp.v1.envelope_pb2 import Envelope, MACPError, SessionState
+from macp.v1.envelope_pb2 import Envelope, SessionState
 from reactivex import abc
 
 from macp_rx.clock import Clock
@@ -18,29 +18,15 @@ from macp_rx.runtime import kernel
 from macp_rx.runtime.feeds import Feed, QueueFeed, SessionFeed
 from macp_rx.runtime.memory import MemoryTransport
 from macp_rx.runtime.service import Server
+from macp_rx.runtime.session_call import SessionCall
 from macp_rx.transport.loop import LoopLease
 
 if TYPE_CHECKING:
     from macp_rx.transport.base import Transport
 
-__all__ = ["Runtime", "SessionCall"]
+__all__ = ["Runtime"]
 
-F = TypeVar("F", bound=Feed[object])
-
-TERMINAL: Final = frozenset(
-    {
-        "UNAUTHENTICATED",
-        "PAYLOAD_TOO_LARGE",
-        "RATE_LIMITED",
-        "INTERNAL_ERROR",
-        "INVALID_SESSION_ID",
-        "INVALID_POLICY_DEFINITION",
-        "SESSION_ALREADY_EXISTS",
-    }
-)
-"""Refusals of a frame that end its stream; the others are told inline (`protocol.md` 6.3)."""
-
-WATCHES: Final = frozenset({"WatchModeRegistry", "WatchRoots", "WatchSignals", "WatchSessions", "WatchPolicies"})
+T = TypeVar("T")
 
 
 class Runtime:
@@ -144,7 +130,7 @@ class Runtime:
                 return QueueFeed([known], 16, None)
             case "WatchSignals":
                 lagged = MacpRefusedError("STREAM_LAGGED", "WatchSignals receiver fell behind by more than 256 signals")
-                return _joined(self._signals, QueueFeed((), 256, lagged))
+                return _joined(self._signals, QueueFeed[core_pb2.WatchSignalsResponse]((), 256, lagged))
             case _:
                 lagged = MacpRefusedError("STREAM_LAGGED", "WatchSessions receiver fell behind by more than 64 events")
                 return _joined(self._lifecycle, QueueFeed(self._sessions_so_far(), 64, lagged))
@@ -157,8 +143,9 @@ class Runtime:
 
     def leave(self, feed: Feed[Protobuf]) -> None:
         """Forgets a feed whose call is over."""
-        for group in (self._lifecycle, self._signals, self._registries, *self._streams.values()):
-            group.discard(feed)  # type: ignore[arg-type]  # a set of another kind does not hold it
+        groups: tuple[set[Any], ...] = (self._lifecycle, self._signals, self._registries, *self._streams.values())
+        for group in groups:
+            group.discard(feed)
         feed.wake = _nothing
 
     def submit(self, caller: str, envelope: Envelope) -> MacpRefusedError | None:
@@ -231,111 +218,12 @@ class Runtime:
         self._deadlines[session_id] = self.clock.schedule_absolute((session.expires_at + 1) / 1000, expire)
 
 
-class SessionCall:
-    """The server's side of one StreamSession call: one caller, one session, frames in, a feed out."""
-
-    def __init__(self, runtime: Runtime, caller: str) -> None:
-        self.feed = SessionFeed()
-        self._runtime = runtime
-        self._caller = caller
-        self._bound = ""
-        self._following = False
-
-    def frame(self, request: core_pb2.StreamSessionRequest) -> None:
-        """Takes one frame. What ends the call ends its feed."""
-        if self.feed.ended:
-            return
-        try:
-            self._take(request)
-        except MacpRefusedError as refusal:
-            self.feed.end(refusal)
-
-    def half_close(self) -> None:
-        """The client sends no more: what is held is said, then the call ends with OK."""
-        self.feed.end()
-
-    def _take(self, request: core_pb2.StreamSessionRequest) -> None:
-        subscribes, speaks = bool(request.subscribe_session_id), request.HasField("envelope")
-        if subscribes == speaks:
-            raise MacpRefusedError("INVALID_ENVELOPE", "a frame carries an envelope or a subscription, one of them")
-        if subscribes:
-            self._subscribe(request.subscribe_session_id, request.after_sequence)
-        else:
-            self._speak(request.envelope)
-
-    def _subscribe(self, session_id: str, after: int) -> None:
-        self._check_bound(session_id)
-        session = self._runtime.look(session_id)
-        if not lifecycle.may_read(session, self._caller):
-            self._refuse(MacpRefusedError("FORBIDDEN", "Forbidden"), "")
-            return
-        self._follow(session_id, after)
-
-    def _speak(self, envelope: Envelope) -> None:
-        try:
-            lifecycle.check_shape(envelope, kernel.MAX_PAYLOAD_BYTES)
-        except MacpRefusedError as refusal:
-            if refusal.code in TERMINAL:
-                raise
-            self._refuse(refusal, envelope.message_id)
-            return
-        if not envelope.session_id or not envelope.mode.strip():
-            raise MacpRefusedError("INVALID_ENVELOPE", "StreamSession requires a non-empty session_id and mode")
-        self._check_bound(envelope.session_id)
-        self._bound = envelope.session_id
-        if envelope.sender not in ("", self._caller):
-            raise MacpRefusedError("UNAUTHENTICATED", f"the credential does not speak for {envelope.sender!r}")
-        self._check_open(envelope)
-        before = self._runtime.accepted(envelope.session_id)
-        refusal = self._runtime.submit(self._caller, envelope)
-        if refusal is None:
-            # attached only now: the reference runtime attaches first, and so feeds outsiders (`protocol.md` 6.7)
-            if not self._following:
-                self._follow(envelope.session_id, before)
-        elif refusal.code in TERMINAL:
-            raise refusal
-        else:
-            self._refuse(refusal, envelope.message_id)
-
-    def _check_bound(self, session_id: str) -> None:
-        if self._bound not in ("", session_id):
-            message = "StreamSession may only carry envelopes for one session_id"
-            raise MacpRefusedError("INVALID_ENVELOPE", message)
-
-    def _check_open(self, envelope: Envelope) -> None:
-        if envelope.message_type == "SessionStart":
-            return
-        try:
-            session = self._runtime.look(envelope.session_id)
-        except MacpRefusedError:
-            return  # told inline, by the kernel
-        if envelope.mode != session.mode:
-            raise MacpRefusedError("INVALID_ENVELOPE", f"the session's mode is {session.mode!r}")
-        if session.state != SessionState.SESSION_STATE_OPEN:
-            raise MacpRefusedError("INVALID_ENVELOPE", "SESSION_NOT_OPEN")
-
-    def _follow(self, session_id: str, after: int) -> None:
-        self._bound = session_id
-        self._following = True
-        self._runtime.follow(session_id, self.feed, after)
-
-    def _refuse(self, refusal: MacpRefusedError, message_id: str) -> None:
-        error = MACPError(
-            code=refusal.code,
-            message=refusal.message,
-            session_id=self._bound,
-            message_id=message_id,
-            details=refusal.details,
-        )
-        self.feed.refuse(error)
-
-
 def _check_credential(name: str, caller: str | None) -> None:
     if caller is None and name not in kernel.OPEN_TO_ALL:
         raise MacpRefusedError("UNAUTHENTICATED", "this call needs a credential")
 
 
-def _joined(group: set[F], feed: F) -> F:
+def _joined(group: set[QueueFeed[T]], feed: QueueFeed[T]) -> QueueFeed[T]:
     group.add(feed)
     return feed
 

@@ -46,7 +46,7 @@ class Server:
         self._runtime = runtime
         self._server: grpc.aio.Server | None = None
         host = bind.rpartition(":")[0]
-        self.target = f"{host}:{self._on_loop(self._start(bind))}"
+        self.target: str = f"{host}:{self._on_loop(self._start(bind))}"
         """Where clients reach it, ``host:port``."""
 
     def close(self) -> None:

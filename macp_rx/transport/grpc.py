@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
@@ -19,8 +18,6 @@ from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call, Method, Receiver
 
 __all__ = ["ChannelOptions", "GrpcCall", "GrpcTransport", "ResponseStream"]
-
-log = logging.getLogger("macp_rx.transport")
 
 Req = TypeVar("Req", bound=Protobuf)
 Res = TypeVar("Res", bound=Protobuf)

@@ -1,0 +1,130 @@
+"""StreamSession, the server's side: frames in, a feed out (`protocol.md` 6)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from macp.v1 import core_pb2
+from macp.v1.envelope_pb2 import Envelope, MACPError, SessionState
+
+from macp_rx.errors import MacpRefusedError
+from macp_rx.protocol import lifecycle
+from macp_rx.runtime import kernel
+from macp_rx.runtime.feeds import SessionFeed
+
+if TYPE_CHECKING:
+    from macp_rx.runtime.runtime import Runtime
+
+__all__ = ["SessionCall"]
+
+TERMINAL: Final = frozenset(
+    {
+        "UNAUTHENTICATED",
+        "PAYLOAD_TOO_LARGE",
+        "RATE_LIMITED",
+        "INTERNAL_ERROR",
+        "INVALID_SESSION_ID",
+        "INVALID_POLICY_DEFINITION",
+        "SESSION_ALREADY_EXISTS",
+    }
+)
+"""Refusals of a frame that end its stream; the others are told inline (`protocol.md` 6.3)."""
+
+
+class SessionCall:
+    """The server's side of one StreamSession call: one caller, one session, frames in, a feed out."""
+
+    def __init__(self, runtime: Runtime, caller: str) -> None:
+        self.feed: SessionFeed = SessionFeed()
+        self._runtime = runtime
+        self._caller = caller
+        self._bound = ""
+        self._following = False
+
+    def frame(self, request: core_pb2.StreamSessionRequest) -> None:
+        """Takes one frame. What ends the call ends its feed."""
+        if self.feed.ended:
+            return
+        try:
+            self._take(request)
+        except MacpRefusedError as refusal:
+            self.feed.end(refusal)
+
+    def half_close(self) -> None:
+        """The client sends no more: what is held is said, then the call ends with OK."""
+        self.feed.end()
+
+    def _take(self, request: core_pb2.StreamSessionRequest) -> None:
+        subscribes, speaks = bool(request.subscribe_session_id), request.HasField("envelope")
+        if subscribes == speaks:
+            raise MacpRefusedError("INVALID_ENVELOPE", "a frame carries an envelope or a subscription, one of them")
+        if subscribes:
+            self._subscribe(request.subscribe_session_id, request.after_sequence)
+        else:
+            self._speak(request.envelope)
+
+    def _subscribe(self, session_id: str, after: int) -> None:
+        self._check_bound(session_id)
+        session = self._runtime.look(session_id)
+        if not lifecycle.may_read(session, self._caller):
+            self._refuse(MacpRefusedError("FORBIDDEN", "Forbidden"), "")
+            return
+        self._follow(session_id, after)
+
+    def _speak(self, envelope: Envelope) -> None:
+        try:
+            lifecycle.check_shape(envelope, kernel.MAX_PAYLOAD_BYTES)
+        except MacpRefusedError as refusal:
+            if refusal.code in TERMINAL:
+                raise
+            self._refuse(refusal, envelope.message_id)
+            return
+        if not envelope.session_id or not envelope.mode.strip():
+            raise MacpRefusedError("INVALID_ENVELOPE", "StreamSession requires a non-empty session_id and mode")
+        self._check_bound(envelope.session_id)
+        self._bound = envelope.session_id
+        if envelope.sender not in ("", self._caller):
+            raise MacpRefusedError("UNAUTHENTICATED", f"the credential does not speak for {envelope.sender!r}")
+        self._check_open(envelope)
+        before = self._runtime.accepted(envelope.session_id)
+        refused = self._runtime.submit(self._caller, envelope)
+        if refused is None:
+            # attached only now: the reference runtime attaches first, and so feeds outsiders (`protocol.md` 6.7)
+            if not self._following:
+                self._follow(envelope.session_id, before)
+        elif refused.code in TERMINAL:
+            raise refused
+        else:
+            self._refuse(refused, envelope.message_id)
+
+    def _check_bound(self, session_id: str) -> None:
+        if self._bound not in ("", session_id):
+            message = "StreamSession may only carry envelopes for one session_id"
+            raise MacpRefusedError("INVALID_ENVELOPE", message)
+
+    def _check_open(self, envelope: Envelope) -> None:
+        if envelope.message_type == "SessionStart":
+            return
+        try:
+            session = self._runtime.look(envelope.session_id)
+        except MacpRefusedError:
+            return  # told inline, by the kernel
+        if envelope.mode != session.mode:
+            raise MacpRefusedError("INVALID_ENVELOPE", f"the session's mode is {session.mode!r}")
+        if session.state != SessionState.SESSION_STATE_OPEN:
+            raise MacpRefusedError("INVALID_ENVELOPE", "SESSION_NOT_OPEN")
+
+    def _follow(self, session_id: str, after: int) -> None:
+        self._bound = session_id
+        self._following = True
+        self._runtime.follow(session_id, self.feed, after)
+
+    def _refuse(self, refusal: MacpRefusedError, message_id: str) -> None:
+        error = MACPError(
+            code=refusal.code,
+            message=refusal.message,
+            session_id=self._bound,
+            message_id=message_id,
+            details=refusal.details,
+        )
+        self.feed.refuse(error)
