@@ -25,6 +25,6 @@ def main() -> None:
     """Runs a command; what goes wrong in it is one line and an exit status, not a traceback."""
     try:
         app()
-    except MacpError as error:
+    except (MacpError, OSError) as error:
         typer.secho(f"macp-rx: {error}", fg=typer.colors.RED, err=True)
         raise SystemExit(1) from None

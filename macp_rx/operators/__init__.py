@@ -7,6 +7,7 @@ from macp_rx.operators.deciding import Verdict as Verdict
 from macp_rx.operators.majority import majority as majority
 from macp_rx.operators.of_type import of_type as of_type
 from macp_rx.operators.send_to import send_to as send_to
+from macp_rx.operators.tally import Count as Count
 from macp_rx.operators.tally import Tally as Tally
 from macp_rx.operators.tally import tally as tally
 from macp_rx.operators.within import within as within
