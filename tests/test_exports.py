@@ -8,16 +8,54 @@ import sys
 import macp_rx
 from macp_rx import operators
 
-PUBLIC = """
-Accepted Agent AuthConfig Clock DecisionSession Denial LoopClock MacpAckError MacpClient MacpClosedError MacpError
-MacpIdentityMismatchError MacpOverflowError MacpRefusedError MacpSessionError MacpStream MacpStreamError MacpTimeoutError
-MacpTransportError MacpWouldBlockError Message Outcome Runtime Stream agents build_envelope new_message_id new_session_id
-operators rpc_stream serialize_message stream
-""".split()
+PUBLIC = [
+    "Accepted",
+    "Agent",
+    "AuthConfig",
+    "Clock",
+    "DecisionSession",
+    "Denial",
+    "LoopClock",
+    "MacpAckError",
+    "MacpClient",
+    "MacpClosedError",
+    "MacpError",
+    "MacpIdentityMismatchError",
+    "MacpOverflowError",
+    "MacpRefusedError",
+    "MacpSessionError",
+    "MacpStream",
+    "MacpStreamError",
+    "MacpTimeoutError",
+    "MacpTransportError",
+    "MacpWouldBlockError",
+    "Message",
+    "Outcome",
+    "Runtime",
+    "Stream",
+    "agents",
+    "build_envelope",
+    "new_message_id",
+    "new_session_id",
+    "operators",
+    "rpc_stream",
+    "serialize_message",
+    "stream",
+]
 
-OPERATORS = """
-Count Tally UNDECIDED Undecided Verdict commit_if_decided majority of_type send_to tally within
-""".split()
+OPERATORS = [
+    "Count",
+    "Tally",
+    "UNDECIDED",
+    "Undecided",
+    "Verdict",
+    "commit_if_decided",
+    "majority",
+    "of_type",
+    "send_to",
+    "tally",
+    "within",
+]
 
 
 def names(module: object) -> list[str]:
