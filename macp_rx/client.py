@@ -13,7 +13,6 @@ from google.protobuf.message import Message as Protobuf
 from macp.v1 import core_pb2, policy_pb2
 from macp.v1.envelope_pb2 import Ack, Envelope
 from reactivex import Observable, abc
-from reactivex import operators as ops
 from reactivex.disposable import SerialDisposable
 
 from macp_rx.clock import Clock, LoopClock, loop_clock
@@ -28,8 +27,9 @@ from macp_rx.protocol.validation import (
 from macp_rx.runtime import Runtime
 from macp_rx.streams.call import Blocking, Reactive, call
 from macp_rx.streams.duplex import MacpStream
+from macp_rx.streams.reply import Reply
 from macp_rx.streams.session import history, session_events
-from macp_rx.streams.source import rpc, watch
+from macp_rx.streams.source import watch
 from macp_rx.streams.stream import Stream
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method, Transport, method
@@ -43,6 +43,7 @@ __all__ = ["MacpClient", "RxClient"]
 
 Req = TypeVar("Req", bound=Protobuf)
 Res = TypeVar("Res", bound=Protobuf)
+T = TypeVar("T")
 
 DEFAULT_TIMEOUT: Final = 30.0
 """Seconds a unary call may take: what the server itself allows (`protocol.md` 1.0)."""
@@ -140,17 +141,21 @@ class _Calls:
         """What everything of this client runs on; hand it to timed operators."""
         return self._connection.transport.clock
 
-    def _rpc(self, rpc_method: Method[Req, Res], request: Req, timeout: float | None) -> Stream[Res]:
-        return rpc(
+    def _ask(self, rpc: Method[Req, Res], request: Req, timeout: float | None, unwrap: Callable[[Res], T]) -> Stream[T]:
+        return Reply(
             self._connection.transport,
-            rpc_method,
+            rpc,
             request,
+            unwrap,
             auth=self.auth,
             timeout=self.default_timeout if timeout is None else timeout,
         )
 
-    def _watch(self, rpc_method: Method[Req, Res], request: Req, timeout: float | None) -> Stream[Res]:
-        return watch(self._connection.transport, rpc_method, request, auth=self.auth, timeout=timeout)
+    def _rpc(self, rpc: Method[Req, Res], request: Req, timeout: float | None) -> Stream[Res]:
+        return self._ask(rpc, request, timeout, _as_it_is)
+
+    def _watch(self, rpc: Method[Req, Res], request: Req, timeout: float | None) -> Stream[Res]:
+        return watch(self._connection.transport, rpc, request, auth=self.auth, timeout=timeout)
 
     # Handshake and discovery
 
@@ -202,8 +207,7 @@ class _Calls:
         """
         if self.auth is not None:
             self.auth.check_sender(envelope.sender)
-        answers = self._rpc(SEND, core_pb2.SendRequest(envelope=envelope), timeout)
-        return _acked(answers, envelope.message_type)
+        return self._ask(SEND, core_pb2.SendRequest(envelope=envelope), timeout, _acked(envelope.message_type))
 
     @call
     def send_signal(
@@ -279,7 +283,7 @@ class _Calls:
             timestamp_unix_ms=self.clock.now_ms,
             payload=payload.SerializeToString(),
         )
-        return _acked(self._rpc(SEND, core_pb2.SendRequest(envelope=envelope), timeout), message_type)
+        return self._ask(SEND, core_pb2.SendRequest(envelope=envelope), timeout, _acked(message_type))
 
     def open_stream(self, session_id: str = "", after_sequence: int = 0) -> MacpStream:
         """Opens a StreamSession call in both directions.
@@ -329,19 +333,19 @@ class _Calls:
     def cancel_session(self, session_id: str, *, reason: str = "", timeout: float | None = None) -> Stream[Ack]:
         """Cancels a session; on one that has ended already it changes nothing and tells that state."""
         request = core_pb2.CancelSessionRequest(session_id=session_id, reason=reason)
-        return _acked(self._rpc(CANCEL_SESSION, request, timeout), "CancelSession")
+        return self._ask(CANCEL_SESSION, request, timeout, _acked("CancelSession"))
 
     @call
     def suspend_session(self, session_id: str, *, reason: str = "", timeout: float | None = None) -> Stream[Ack]:
         """Suspends an open session: its deadline stands still. Errors: SESSION_NOT_OPEN."""
         request = core_pb2.SuspendSessionRequest(session_id=session_id, reason=reason)
-        return _acked(self._rpc(SUSPEND_SESSION, request, timeout), "SuspendSession")
+        return self._ask(SUSPEND_SESSION, request, timeout, _acked("SuspendSession"))
 
     @call
     def resume_session(self, session_id: str, *, reason: str = "", timeout: float | None = None) -> Stream[Ack]:
         """Resumes a suspended session; its deadline moves by the pause. Errors: SESSION_NOT_OPEN."""
         request = core_pb2.ResumeSessionRequest(session_id=session_id, reason=reason)
-        return _acked(self._rpc(RESUME_SESSION, request, timeout), "ResumeSession")
+        return self._ask(RESUME_SESSION, request, timeout, _acked("ResumeSession"))
 
     @call
     def list_sessions_page(
@@ -394,14 +398,14 @@ class _Calls:
     ) -> Stream[core_pb2.RegisterExtModeResponse]:
         """Adds an extension mode. Errors: MacpRefusedError with the runtime's reason; FORBIDDEN without the right."""
         request = core_pb2.RegisterExtModeRequest(mode_descriptor=descriptor)
-        return _granted(self._rpc(REGISTER_EXT_MODE, request, timeout))
+        return self._ask(REGISTER_EXT_MODE, request, timeout, _granted)
 
     @call
     def unregister_ext_mode(
         self, mode: str, *, timeout: float | None = None
     ) -> Stream[core_pb2.UnregisterExtModeResponse]:
         """Removes an extension mode. Errors: as `register_ext_mode`."""
-        return _granted(self._rpc(UNREGISTER_EXT_MODE, core_pb2.UnregisterExtModeRequest(mode=mode), timeout))
+        return self._ask(UNREGISTER_EXT_MODE, core_pb2.UnregisterExtModeRequest(mode=mode), timeout, _granted)
 
     @call
     def promote_mode(
@@ -409,7 +413,7 @@ class _Calls:
     ) -> Stream[core_pb2.PromoteModeResponse]:
         """Makes an extension mode standards-track, under a new name or its own. Errors: as `register_ext_mode`."""
         request = core_pb2.PromoteModeRequest(mode=mode, promoted_mode_name=promoted_mode_name)
-        return _granted(self._rpc(PROMOTE_MODE, request, timeout))
+        return self._ask(PROMOTE_MODE, request, timeout, _granted)
 
     # Policies
 
@@ -419,14 +423,14 @@ class _Calls:
     ) -> Stream[policy_pb2.RegisterPolicyResponse]:
         """Adds a governance policy. Errors: MacpRefusedError INVALID_POLICY_DEFINITION; FORBIDDEN without the right."""
         request = policy_pb2.RegisterPolicyRequest(policy_descriptor=descriptor)
-        return _granted(self._rpc(REGISTER_POLICY, request, timeout))
+        return self._ask(REGISTER_POLICY, request, timeout, _granted)
 
     @call
     def unregister_policy(
         self, policy_id: str, *, timeout: float | None = None
     ) -> Stream[policy_pb2.UnregisterPolicyResponse]:
         """Removes a policy; sessions bound to it keep it. Errors: MacpRefusedError with the runtime's reason."""
-        return _granted(self._rpc(UNREGISTER_POLICY, policy_pb2.UnregisterPolicyRequest(policy_id=policy_id), timeout))
+        return self._ask(UNREGISTER_POLICY, policy_pb2.UnregisterPolicyRequest(policy_id=policy_id), timeout, _granted)
 
     @call
     def get_policy(self, policy_id: str, *, timeout: float | None = None) -> Stream[policy_pb2.GetPolicyResponse]:
@@ -621,32 +625,32 @@ class _Granting(Protocol):
     def error(self) -> str: ...
 
 
-Acknowledging = TypeVar("Acknowledging", bound=_Acknowledging)
 Granting = TypeVar("Granting", bound=_Granting)
 
 
-def _acked(answers: Stream[Acknowledging], what: str) -> Stream[Ack]:
-    """The Ack of each answer; one that is not ok is a MacpAckError."""
+def _acked(what: str) -> Callable[[_Acknowledging], Ack]:
+    """Takes the Ack out of an answer; one that is not ok is a MacpAckError."""
 
-    def unwrap(answer: Acknowledging) -> Ack:
-        if not answer.ack.ok:
-            raise MacpAckError(answer.ack, what)
-        return answer.ack
+    def unwrap(answer: _Acknowledging) -> Ack:
+        ack = answer.ack
+        if not ack.ok:
+            raise MacpAckError(ack, what)
+        return ack
 
-    return answers.pipe(ops.map(unwrap))
+    return unwrap
 
 
-def _granted(answers: Stream[Granting]) -> Stream[Granting]:
-    """The answers that say ok; another is a MacpRefusedError with the runtime's reason."""
+def _granted(answer: Granting) -> Granting:
+    """Passes an answer that says ok; another is a MacpRefusedError with the runtime's reason."""
+    if not answer.ok:
+        code, _, reason = answer.error.partition(": ")
+        known = code in GRPC_STATUS
+        raise MacpRefusedError(code if known else "INVALID_REQUEST", reason if known else answer.error)
+    return answer
 
-    def check(answer: Granting) -> Granting:
-        if not answer.ok:
-            code, _, reason = answer.error.partition(": ")
-            known = code in GRPC_STATUS
-            raise MacpRefusedError(code if known else "INVALID_REQUEST", reason if known else answer.error)
-        return answer
 
-    return answers.pipe(ops.map(check))
+def _as_it_is(answer: T) -> T:
+    return answer
 
 
 def _nothing() -> None:

@@ -13,7 +13,7 @@ from reactivex import abc
 from macp_rx.clock import Clock
 from macp_rx.errors import GRPC_STATUS, MacpClosedError, MacpError, MacpRefusedError, MacpTransportError
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import Call, Method, Receiver
+from macp_rx.transport.base import Call, Method, Receiver, reply_to
 
 if TYPE_CHECKING:
     from macp_rx.runtime.feeds import Feed
@@ -66,8 +66,7 @@ class MemoryTransport:
             except Exception as error:  # a token provider's own
                 receiver.on_error(error)
             else:
-                receiver.on_next(_copy(cast("Res", reply)))
-                receiver.on_completed()
+                reply_to(receiver, _copy(cast("Res", reply)))
 
         return self.clock.schedule(answer).dispose
 

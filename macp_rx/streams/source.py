@@ -20,7 +20,7 @@ from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method, Transport
 from macp_rx.transport.grpc import GrpcCall, ResponseStream
 
-__all__ = ["on_demand", "rpc", "rpc_stream", "running", "watch"]
+__all__ = ["on_demand", "rpc_stream", "running", "watch"]
 
 T = TypeVar("T")
 Req = TypeVar("Req", bound=Protobuf)
@@ -62,31 +62,6 @@ def running(clock: Clock, start: Callable[[], Callable[[], None]], observer: abc
     except MacpClosedError as error:
         observer.on_error(error)
     return Disposable(dispose)
-
-
-def rpc(
-    transport: Transport, method: Method[Req, Res], request: Req, *, auth: AuthConfig | None, timeout: float | None
-) -> Stream[Res]:
-    """A unary call: emits the response and completes.
-
-        subscribe  ^
-        response   ---r|
-
-    Args:
-        transport: what carries it.
-        method: which RPC.
-        request: its request.
-        auth: who is calling.
-        timeout: seconds until it fails with MacpTimeoutError; None waits without limit.
-    """
-
-    def subscribe(observer: abc.ObserverBase[Res], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-        def start() -> Callable[[], None]:
-            return transport.unary(method, request, observer, auth=auth, timeout=timeout)
-
-        return running(transport.clock, start, observer)
-
-    return Stream(Observable(subscribe), transport.clock)
 
 
 def watch(

@@ -16,11 +16,12 @@ from macp.v1 import core_pb2
 from macp_rx.clock import Clock
 from macp_rx.transport.auth import AuthConfig
 
-__all__ = ["Call", "Method", "Receiver", "Transport", "method"]
+__all__ = ["Call", "Method", "Receiver", "Transport", "method", "reply_to"]
 
 Req = TypeVar("Req", bound=Protobuf)
 Res = TypeVar("Res", bound=Protobuf)
 Req_contra = TypeVar("Req_contra", bound=Protobuf, contravariant=True)
+T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
@@ -142,3 +143,13 @@ def method(name: str, request: type[Req], response: type[Res]) -> Method[Req, Re
         client_streaming=found.client_streaming,
         server_streaming=found.server_streaming,
     )
+
+
+def reply_to(receiver: Receiver[T], response: T) -> None:
+    """Gives a receiver the one response of a unary call. What it raises is its own error, once."""
+    try:
+        receiver.on_next(response)
+    except Exception as error:
+        receiver.on_error(error)
+    else:
+        receiver.on_completed()

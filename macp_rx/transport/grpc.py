@@ -15,7 +15,7 @@ from google.protobuf.message import Message as Protobuf
 from macp_rx.clock import LoopClock
 from macp_rx.errors import MacpClosedError, MacpError, MacpTimeoutError, MacpTransportError
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import Call, Method, Receiver
+from macp_rx.transport.base import Call, Method, Receiver, reply_to
 
 __all__ = ["ChannelOptions", "GrpcCall", "GrpcTransport", "ResponseStream"]
 
@@ -119,8 +119,7 @@ class GrpcTransport:
         except Exception as error:
             receiver.on_error(error)
         else:
-            receiver.on_next(response)
-            receiver.on_completed()
+            reply_to(receiver, response)
 
     def stream(
         self,

