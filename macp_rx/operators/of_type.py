@@ -8,7 +8,7 @@ from google.protobuf.message import Message as Protobuf
 from reactivex import Observable, abc
 from typing_extensions import TypeVar
 
-from macp_rx.operators.lift import each
+from macp_rx.operators.lift import lift
 from macp_rx.protocol.messages import Accepted, payload_type
 
 __all__ = ["of_type"]
@@ -26,20 +26,23 @@ def of_type(*payloads: type[P]) -> Callable[[Observable[Accepted]], Observable[A
     """
 
     def operator(source: Observable[Accepted]) -> Observable[Accepted[P]]:
-        def rule(observer: abc.ObserverBase[Accepted[P]]) -> Callable[[Accepted], None]:
+        def subscribe(
+            observer: abc.ObserverBase[Accepted[P]], scheduler: abc.SchedulerBase | None = None
+        ) -> abc.DisposableBase:
             wanted: dict[tuple[str, str], bool] = {}
+            pass_on = observer.on_next
 
-            def take(accepted: Accepted) -> None:
+            def on_next(accepted: Accepted) -> None:
                 envelope = accepted.envelope
                 kind = (envelope.mode, envelope.message_type)
                 passes = wanted.get(kind)
                 if passes is None:
                     passes = wanted[kind] = payload_type(*kind) in payloads
                 if passes:
-                    observer.on_next(accepted)  # type: ignore[arg-type]  # narrowed by its payload class
+                    pass_on(accepted)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # as its class says
 
-            return take
+            return source.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
 
-        return each(source, rule)
+        return lift(source, subscribe)
 
     return operator

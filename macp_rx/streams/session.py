@@ -78,10 +78,11 @@ def _read(
 class _Numbered:
     """Counts the envelopes of one subscription: ordinals are not on the wire, the reader counts (`protocol.md` 6.4)."""
 
-    __slots__ = ("_finite", "_observer", "_sequence")
+    __slots__ = ("_finite", "_next", "_observer", "_sequence")
 
     def __init__(self, observer: abc.ObserverBase[Accepted], after_sequence: int, *, finite: bool) -> None:
         self._observer = observer
+        self._next = observer.on_next
         self._sequence = after_sequence
         self._finite = finite
 
@@ -92,7 +93,7 @@ class _Numbered:
             return
         envelope = response.envelope
         self._sequence = sequence = self._sequence + 1
-        self._observer.on_next(Accepted(sequence, envelope))
+        self._next(Accepted(sequence, envelope))
         if envelope.message_type == "Commitment" and not self._finite:
             # a commitment is accepted only if it resolves; the server leaves the call open after it (measured)
             self._observer.on_completed()
