@@ -7,13 +7,14 @@ import platform
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from benchmarks import Row, imports, many_streams, reading, unary
+from benchmarks import Row, clock, imports, many_streams, reading, unary
 
 SUITES: dict[str, Callable[[int], Iterable[Row]]] = {
     "reading": reading.rows,
     "streams": many_streams.rows,
     "unary": unary.rows,
     "imports": imports.rows,
+    "clock": clock.rows,
 }
 
 BEGIN, END = "<!-- table -->", "<!-- /table -->"

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import random
+import selectors
 import threading
 import uuid
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from heapq import heappop, heappush
+from threading import get_ident
+from typing import Any, Final, TypeVar
 
 from reactivex import abc
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 from reactivex.scheduler.periodicscheduler import PeriodicScheduler
 
-from macp_rx.errors import MacpClosedError, MacpWouldBlockError
+from macp_rx.errors import MacpClosedError, MacpOverflowError, MacpSessionError, MacpWouldBlockError
 
-__all__ = ["Clock", "LoopClock"]
+__all__ = ["Clock", "LoopClock", "LoopTimeClock", "VirtualClock", "VirtualLoop", "loop_clock"]
 
 _S = TypeVar("_S")
 
@@ -176,6 +180,253 @@ class LoopClock(Clock):
     ) -> abc.DisposableBase:
         """Runs ``action`` on the loop at ``duetime`` (aware datetime, or Unix seconds)."""
         return self.schedule_relative(self.to_datetime(duetime) - self.now, action, state)
+
+
+class LoopTimeClock(LoopClock):
+    """A LoopClock that tells the loop's own time, counted from 1970, so that it is right on a loop whose time is virtual.
+
+    RxPY's AsyncIOScheduler tells the wall clock since 5.1: on a virtual loop its ``delay`` and ``throttle`` go wrong
+    (`reactive-facts.md` 1.6).
+    """
+
+    @property
+    def now(self) -> datetime:
+        """The loop's time."""
+        return EPOCH + timedelta(seconds=self.loop.time())
+
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+START: Final = datetime(2026, 1, 1, tzinfo=UTC)
+"""Where virtual time begins, unless told otherwise: fixed, so that a run is the same on every day."""
+
+MICROSECONDS: Final = 1_000_000
+FOREIGN: Final = "a VirtualClock belongs to the thread that made it; another one scheduled on it"
+
+
+class _Timer(abc.DisposableBase):
+    """One action in a VirtualClock's queue, and what cancels it."""
+
+    __slots__ = ("action", "result", "state")
+    result: abc.DisposableBase  # set only if the action returns one: most do not, and each attribute costs 20 ns
+
+    def __init__(self, action: abc.ScheduledAction[Any], state: object) -> None:
+        self.action: abc.ScheduledAction[Any] | None = action
+        self.state = state
+
+    def keep(self, result: abc.DisposableBase) -> None:
+        self.result = result
+        if self.action is None:  # disposed by the action itself
+            result.dispose()
+
+    def dispose(self) -> None:
+        self.action = None
+        if hasattr(self, "result"):
+            self.result.dispose()
+
+
+class VirtualClock(Clock):
+    """Time that passes only when told: an integer number of microseconds, and a queue.
+
+    Actions run in the order of their times, and first in, first out at equal times. The time jumps from action to action and
+    never otherwise, however many actions there are at one instant. One thread only. The same seed gives the same ids and the
+    same jitter in every process.
+
+    Args:
+        seed: of ids and jitter.
+        start: the time at which it begins.
+        max_events: how many actions one ``advance``, ``run_until_idle`` or ``wait`` may run before it is an endless loop.
+    """
+
+    def __init__(self, seed: int = 0, *, start: datetime = START, max_events: int = 1_000_000) -> None:
+        super().__init__()
+        self._random = random.Random(seed)
+        self._start = start
+        self._start_us = round(start.timestamp() * MICROSECONDS)
+        self._max_events = max_events
+        self._time = 0
+        self._queue: list[tuple[int, int, _Timer]] = []
+        self._count = 0
+        self._thread = get_ident()
+        self._running = False
+
+    @property
+    def time(self) -> int:
+        """Microseconds since the start."""
+        return self._time
+
+    @property
+    def now(self) -> datetime:
+        """The virtual time in UTC."""
+        return self._start + timedelta(microseconds=self._time)
+
+    @property
+    def runs_by_itself(self) -> bool:
+        """False: somebody must advance it, or wait on it."""
+        return False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is left to run."""
+        return all(timer.action is None for _due, _number, timer in self._queue)
+
+    def new_id(self) -> str:
+        """A UUIDv4 drawn from the seed."""
+        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+
+    def jitter(self) -> float:
+        """A number in [0, 1) drawn from the seed."""
+        return self._random.random()
+
+    def on_own_thread(self) -> bool:
+        """Whether the caller is an action that this clock is running."""
+        return self._running
+
+    def schedule(self, action: abc.ScheduledAction[_S], state: _S | None = None) -> abc.DisposableBase:
+        """Queues ``action`` for the present instant, behind what is queued for it already."""
+        return self._at(self._time, action, state)
+
+    def schedule_relative(
+        self, duetime: timedelta | float, action: abc.ScheduledAction[_S], state: _S | None = None
+    ) -> abc.DisposableBase:
+        """Queues ``action`` for ``duetime`` seconds from now."""
+        seconds = duetime.total_seconds() if isinstance(duetime, timedelta) else duetime
+        due = self._time + int(seconds * MICROSECONDS + 0.5) if seconds > 0 else self._time
+        # `_at` once more, in line: this is what simulations call, and the call alone costs a tenth of it
+        if get_ident() != self._thread:
+            raise MacpWouldBlockError(FOREIGN)
+        timer = _Timer(action, state)
+        self._count = count = self._count + 1
+        heappush(self._queue, (due, count, timer))
+        return timer
+
+    def schedule_absolute(
+        self, duetime: datetime | float, action: abc.ScheduledAction[_S], state: _S | None = None
+    ) -> abc.DisposableBase:
+        """Queues ``action`` for ``duetime`` (aware datetime, or Unix seconds); what is past runs at the present instant."""
+        return self._at(max(self._time, self._microseconds(duetime)), action, state)
+
+    def advance_by(self, seconds: timedelta | float) -> None:
+        """Lets that much time pass, running what becomes due.
+
+        Args:
+            seconds: how much; not negative.
+        """
+        microseconds = round(self.to_seconds(seconds) * MICROSECONDS)
+        if microseconds < 0:
+            raise MacpSessionError(f"time does not go back: advance_by({seconds})")
+        self._run(until=self._time + microseconds)
+
+    def advance_to(self, time: datetime | float) -> None:
+        """Lets time pass until ``time`` (aware datetime, or Unix seconds), running what becomes due."""
+        until = self._microseconds(time)
+        if until < self._time:
+            raise MacpSessionError(
+                f"time does not go back: it is {self.now}, and advance_to said {self.to_datetime(time)}"
+            )
+        self._run(until=until)
+
+    def run_until_idle(self) -> None:
+        """Runs until nothing is left to run."""
+        self._run(until=None)
+
+    def wait(self, ready: threading.Event, timeout: float | None = None) -> bool:
+        """Runs until ``ready`` is set, or ``timeout`` seconds of virtual time have passed, or nothing is left to run.
+
+        Returns:
+            Whether it was set.
+
+        Raises:
+            MacpWouldBlockError: called from inside an action, which waiting would never let end.
+        """
+        if ready.is_set():
+            return True
+        self._run(None if timeout is None else self._time + round(timeout * MICROSECONDS), ready)
+        return ready.is_set()
+
+    def _microseconds(self, time: datetime | float) -> int:
+        return round(self.to_seconds(time) * MICROSECONDS) - self._start_us
+
+    def _at(self, due: int, action: abc.ScheduledAction[Any], state: object) -> abc.DisposableBase:
+        if get_ident() != self._thread:
+            raise MacpWouldBlockError(FOREIGN)
+        timer = _Timer(action, state)
+        self._count = count = self._count + 1
+        heappush(self._queue, (due, count, timer))
+        return timer
+
+    def _run(self, until: int | None, ready: threading.Event | None = None) -> None:
+        if self._running:
+            raise MacpWouldBlockError(
+                "an action of this clock waits for the clock, which waits for the action; subscribe instead of blocking"
+            )
+        self._running = True
+        queue, pop = self._queue, heappop
+        events, suspicious = 0, self._max_events - 999
+        names: Counter[str] = Counter()
+        try:
+            while queue and (until is None or queue[0][0] <= until):
+                due, _number, timer = pop(queue)
+                action = timer.action
+                if action is None:  # disposed
+                    continue
+                self._time = due
+                result = action(self, timer.state)
+                if result is not None:
+                    timer.keep(result)
+                if ready is not None and ready.is_set():
+                    return
+                events += 1
+                if events > suspicious:
+                    names[_name(action)] += 1
+                    if events > self._max_events:
+                        raise MacpOverflowError(_endless(self._max_events, self._time, names))
+            if until is not None:
+                self._time = until
+        finally:
+            self._running = False
+
+
+def _name(action: Callable[..., object]) -> str:
+    code = getattr(action, "__code__", None)
+    where = f" ({code.co_filename.rpartition('/')[2]}:{code.co_firstlineno})" if code else ""
+    return f"{getattr(action, '__qualname__', repr(action))}{where}"
+
+
+def _endless(events: int, time: int, names: Counter[str]) -> str:
+    loop = ", ".join(f"{name} {count} times" for name, count in names.most_common(3))
+    return f"{events} actions and no end at {time / MICROSECONDS:g} s; the last thousand were {loop}"
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An asyncio loop whose time jumps to the next timer instead of waiting: for the few tests that need a loop.
+
+    Use it with a LoopTimeClock. Real sockets do not belong under virtual time.
+    """
+
+    def __init__(self) -> None:
+        self._virtual_time = 0.0
+        super().__init__(_JumpingSelector(self._jump))
+
+    def time(self) -> float:
+        """Virtual seconds since the loop was made."""
+        return self._virtual_time
+
+    def _jump(self, seconds: float | None) -> None:
+        if seconds is None:
+            raise MacpWouldBlockError("nothing is scheduled on this virtual loop that could ever end the wait")
+        self._virtual_time += seconds
+
+
+class _JumpingSelector(selectors.SelectSelector):
+    def __init__(self, jump: Callable[[float | None], None]) -> None:
+        super().__init__()
+        self._jump = jump
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        events = super().select(0)
+        if not events and (timeout is None or timeout > 0):
+            self._jump(timeout)
+        return events
 
 
 def loop_clock(scheduler: AsyncIOScheduler | LoopClock) -> LoopClock:

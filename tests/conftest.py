@@ -14,8 +14,13 @@ from pathlib import Path
 
 import grpc
 import pytest
+from hypothesis import HealthCheck, settings
 
 from macp_rx import AuthConfig, MacpClient, Runtime
+
+# the first example of a run pays for tables of the interpreter; these machines are noisy, so no example has a deadline
+settings.register_profile("macp_rx", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("macp_rx")
 
 Connect = Callable[[str], MacpClient]
 """Makes a client that speaks as an agent; the fixture closes it."""

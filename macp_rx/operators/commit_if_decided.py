@@ -26,6 +26,17 @@ def commit_if_decided(
         action: what is committed to when the verdict is positive, such as ``rollout.approved``.
         declined: the same for a negative verdict; without it a negative verdict commits to nothing.
         authority_scope: what the commitment binds.
+
+    Marble:
+        votes    -v-y-w-|
+        > rx.compose(mo.majority(electorate=3), mo.commit_if_decided(action="rollout.approved"))
+        says     ---C---|
+        C: it.payload.action == "rollout.approved" and it.payload.outcome_positive
+
+        votes    -x-w---|
+        > rx.compose(mo.majority(electorate=3), mo.commit_if_decided(action="rollout.approved", declined="rollout.declined"))
+        says     ---C---|
+        C: it.payload.action == "rollout.declined" and not it.payload.outcome_positive
     """
 
     def operator(source: Observable[Verdict | Undecided]) -> Observable[Message[CommitmentPayload]]:

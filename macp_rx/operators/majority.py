@@ -26,6 +26,17 @@ def majority(
 
     Args:
         electorate: who may vote, by name; or only how many they are, and then everybody's vote counts.
+
+    Marble:
+        votes    -v-w-y-|
+        > mo.majority(electorate=3)
+        verdict  -----V-|
+        V: it.positive and it.tally == mo.Count(approve=2, reject=1)
+
+        votes    -w-x---|
+        > mo.majority(electorate=["alice", "bob", "carol"])
+        verdict  ---V---|
+        V: not it.positive
     """
     if isinstance(electorate, str):
         raise MacpSessionError(f"electorate is a number or a collection of names, not one name ({electorate!r})")

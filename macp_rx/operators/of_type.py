@@ -23,6 +23,11 @@ def of_type(*payloads: type[P]) -> Callable[[Observable[Accepted]], Observable[A
 
     Args:
         payloads: payload classes of the installed macp-proto, such as ``VotePayload``.
+
+    Marble:
+        accepted  -p-v-w-C|
+        > mo.of_type(VotePayload)
+        votes     ---v-w--|
     """
 
     def operator(source: Observable[Accepted]) -> Observable[Accepted[P]]:

@@ -27,6 +27,11 @@ def send_to(send: Callable[[M], Observable[R]], *, buffer: int = 256) -> Callabl
 
     Errors:
         What a send failed with, such as MacpAckError; what waits behind it is not sent.
+
+    Marble:
+        messages  -(a b)----c-|
+        > mo.send_to(lambda message: cold("--(ack |)"))
+        acks      ---ack-ack--(ack |)
     """
 
     def operator(source: Observable[M]) -> Observable[R]:

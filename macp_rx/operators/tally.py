@@ -74,6 +74,13 @@ def tally() -> Callable[[Observable[Accepted[VotePayload]]], Observable[Tally]]:
     """Emits the tally after each vote that counts; a repeated vote of one sender on one proposal does not.
 
     Each step costs the same, however many votes there were.
+
+    Marble:
+        votes  -v-v-w-|
+        > mo.tally()
+        tally  -1---2-|
+        1: it.of("p1") == mo.Count(approve=1)
+        2: it.of("p1") == mo.Count(approve=1, reject=1)
     """
 
     def operator(source: Observable[Accepted[VotePayload]]) -> Observable[Tally]:

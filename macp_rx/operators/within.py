@@ -50,6 +50,20 @@ def within(
         seconds: how long to wait for the first item.
         otherwise: what to say when none came; without it the stream fails with MacpTimeoutError.
         scheduler: what counts the time; the stream's own clock by default.
+
+    Marble:
+        items    --a--b-|
+        > mo.within(0.005)
+        result   --a--b-|
+
+        items    --------a-|
+        > mo.within(0.005, otherwise="late")
+        result   -----(late |)
+
+        items    --------a-|
+        > mo.within(0.005)
+        result   -----#
+        #: type(it).__name__ == "MacpTimeoutError"
     """
 
     def operator(source: Observable[A]) -> Observable[A | B]:

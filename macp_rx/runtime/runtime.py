@@ -52,6 +52,7 @@ class Runtime:
         self._lifecycle: set[QueueFeed[core_pb2.WatchSessionsResponse]] = set()
         self._signals: set[QueueFeed[core_pb2.WatchSignalsResponse]] = set()
         self._registries: set[QueueFeed[core_pb2.WatchModeRegistryResponse]] = set()
+        self._open: dict[Feed[Any], Callable[[], None]] = {}
         self._deadlines: dict[str, abc.DisposableBase] = {}
         self._servers: list[Server] = []
 
@@ -92,6 +93,11 @@ class Runtime:
         """Closes it."""
         self.close()
 
+    @property
+    def open_calls(self) -> int:
+        """How many streaming calls are open: session streams and watches."""
+        return len(self._open)
+
     # What follows is for the carriers (`memory`, `service`), and happens on the clock's thread.
 
     def unary(self, name: str, caller: str | None, request: Protobuf) -> Protobuf:
@@ -120,32 +126,42 @@ class Runtime:
         match name:
             case "WatchRoots":
                 roots = core_pb2.WatchRootsResponse(change=core_pb2.RootsChanged(observed_at_unix_ms=now))
-                return QueueFeed([roots], 0, None)
+                return self._opened(QueueFeed([roots], 0, None))
             case "WatchModeRegistry":
                 change = core_pb2.RegistryChanged(registry="modes", observed_at_unix_ms=now)
                 first = core_pb2.WatchModeRegistryResponse(change=change)
-                return _joined(self._registries, QueueFeed([first], 16, None))
+                return self._opened(QueueFeed([first], 16, None), self._registries)
             case "WatchPolicies":
                 known = policy_pb2.WatchPoliciesResponse(descriptors=kernel.policies(), observed_at_unix_ms=now)
-                return QueueFeed([known], 16, None)
+                return self._opened(QueueFeed([known], 16, None))
             case "WatchSignals":
                 lagged = MacpRefusedError("STREAM_LAGGED", "WatchSignals receiver fell behind by more than 256 signals")
-                return _joined(self._signals, QueueFeed[core_pb2.WatchSignalsResponse]((), 256, lagged))
+                return self._opened(QueueFeed[core_pb2.WatchSignalsResponse]((), 256, lagged), self._signals)
             case _:
                 lagged = MacpRefusedError("STREAM_LAGGED", "WatchSessions receiver fell behind by more than 64 events")
-                return _joined(self._lifecycle, QueueFeed(self._sessions_so_far(), 64, lagged))
+                return self._opened(QueueFeed(self._sessions_so_far(), 64, lagged), self._lifecycle)
+
+    def _opened(self, feed: QueueFeed[T], group: set[QueueFeed[T]] | None = None) -> QueueFeed[T]:
+        def forget() -> None:
+            if group is not None:
+                group.discard(feed)
+
+        if group is not None:
+            group.add(feed)
+        self._open[feed] = forget
+        return feed
 
     def stream_session(self, caller: str | None) -> SessionCall:
         """Opens a StreamSession call. Raises MacpRefusedError UNAUTHENTICATED without a credential."""
         _check_credential("StreamSession", caller)
         assert caller is not None
-        return SessionCall(self, caller)
+        call = SessionCall(self, caller)
+        self._open[call.feed] = _nothing
+        return call
 
     def leave(self, feed: Feed[Protobuf]) -> None:
         """Forgets a feed whose call is over."""
-        groups: tuple[set[Any], ...] = (self._lifecycle, self._signals, self._registries, *self._streams.values())
-        for group in groups:
-            group.discard(feed)
+        self._open.pop(feed, _nothing)()
         feed.wake = _nothing
 
     def submit(self, caller: str, envelope: Envelope) -> MacpRefusedError | None:
@@ -162,7 +178,15 @@ class Runtime:
 
     def follow(self, session_id: str, feed: SessionFeed, after: int) -> None:
         """Lets a feed say a session's envelopes from a position on."""
-        self._streams.setdefault(session_id, set()).add(feed)
+        listening = self._streams.setdefault(session_id, set())
+        listening.add(feed)
+
+        def forget() -> None:
+            listening.discard(feed)
+            if not listening and self._streams.get(session_id) is listening:
+                del self._streams[session_id]
+
+        self._open[feed] = forget
         feed.follow(self._histories.setdefault(session_id, []), after)
 
     def accepted(self, session_id: str) -> int:
@@ -221,11 +245,6 @@ class Runtime:
 def _check_credential(name: str, caller: str | None) -> None:
     if caller is None and name not in kernel.OPEN_TO_ALL:
         raise MacpRefusedError("UNAUTHENTICATED", "this call needs a credential")
-
-
-def _joined(group: set[QueueFeed[T]], feed: QueueFeed[T]) -> QueueFeed[T]:
-    group.add(feed)
-    return feed
 
 
 def _nothing() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 from google.protobuf.message import Message as Protobuf
 from reactivex import Observable, abc
@@ -70,7 +70,7 @@ class Reply(Stream[T_co]):
     ) -> abc.DisposableBase:
         """As RxPY's, without its trampoline, which serves sources that emit inside subscribe: 10 us of 110 (measured)."""
         if isinstance(on_next, abc.ObserverBase):
-            target = cast("abc.ObserverBase[T_co]", on_next)
+            target: abc.ObserverBase[T_co] = on_next  # pyright: ignore[reportUnknownVariableType]
             observer = AutoDetachObserver[T_co](target.on_next, target.on_error, target.on_completed)
         else:
             observer = AutoDetachObserver[T_co](on_next, on_error, on_completed)
@@ -79,7 +79,7 @@ class Reply(Stream[T_co]):
 
     def __await__(self) -> Generator[object, None, T_co]:
         """Waits for the reply. On the client's own loop without the cost of a subscription: 50 us of 130 (measured)."""
-        if not self.clock.on_own_thread():
+        if not (self.clock.runs_by_itself and self.clock.on_own_thread()):
             return (yield from super().__await__())
         future: asyncio.Future[T_co] = asyncio.get_running_loop().create_future()
         cancel = self._start(_Resolving(future))

@@ -1,0 +1,53 @@
+"""While virtual time runs, every other source of time, chance and threads is an error."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+from unittest.mock import patch
+
+from reactivex.scheduler import TimeoutScheduler
+
+from macp_rx.clock import VirtualClock
+
+__all__ = ["GuardedClock", "only_virtual_time"]
+
+_FORBIDDEN: Final[tuple[tuple[object, str], ...]] = (
+    *((time, name) for name in ("time", "time_ns", "monotonic", "monotonic_ns", "sleep")),
+    *((uuid, name) for name in ("uuid1", "uuid4")),
+    *((random, name) for name in ("random", "randint", "randrange", "uniform", "choice", "shuffle", "getrandbits")),
+    (TimeoutScheduler, "singleton"),  # what RxPY's timed operators fall back to: a thread per timer
+    (threading.Thread, "start"),  # and with it every scheduler of RxPY that has threads
+)
+
+
+@contextmanager
+def only_virtual_time() -> Generator[None]:
+    """Makes the clocks of the system, ``uuid4``, ``random`` and new threads raise, so that a run depends on its seed alone."""
+    with ExitStack() as patches:
+        for owner, name in _FORBIDDEN:
+            patches.enter_context(patch.object(owner, name, _raising(owner, name)))
+        yield
+
+
+def _raising(owner: object, name: str) -> Callable[..., Any]:
+    def refuse(*_args: object, **_keywords: object) -> Any:
+        raise AssertionError(
+            f"{getattr(owner, '__name__', owner)}.{name} was used while virtual time runs: the result would not depend on the "
+            "seed alone. Take time, ids and chance from the clock, and give timed operators scheduler=clock"
+        )
+
+    return refuse
+
+
+class GuardedClock(VirtualClock):
+    """A VirtualClock that forbids every other clock while it runs."""
+
+    def _run(self, until: int | None, ready: threading.Event | None = None) -> None:
+        with only_virtual_time():
+            super()._run(until, ready)

@@ -1,0 +1,72 @@
+"""The pytest plugin: ``marbles``, ``virtual_time``, ``macp_runtime``, ``macp_server``; each checks that nothing is left."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from macp_rx.runtime import Runtime, Server
+from macp_rx.testing.guard import GuardedClock
+from macp_rx.testing.marbles import Marbles
+
+__all__ = ["macp_runtime", "macp_server", "marbles", "virtual_time"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Runs the marbles as the last step of the test itself, so that a difference is its failure and not its teardown's."""
+    __tracebackhide__ = True
+    result = yield
+    marbles = pyfuncitem.funcargs.get("marbles")
+    if isinstance(marbles, Marbles) and not marbles.has_run:
+        marbles.run()
+    return result
+
+
+@pytest.fixture
+def virtual_time() -> Iterator[GuardedClock]:
+    """A VirtualClock. While it runs, every other clock, chance and new threads raise."""
+    with _no_thread_left():
+        yield GuardedClock()
+
+
+@pytest.fixture
+def marbles(virtual_time: GuardedClock) -> Marbles:
+    """Marble tests on the test's virtual clock; they run when the test function returns."""
+    return Marbles(virtual_time)
+
+
+@pytest.fixture
+def macp_runtime(virtual_time: GuardedClock) -> Iterator[Runtime]:
+    """An embedded runtime under the test's virtual time. Afterwards no call may be open."""
+    runtime = Runtime(clock=virtual_time)
+    yield runtime
+    left = runtime.open_calls
+    runtime.close()
+    assert left == 0, (
+        f"{left} call(s) to the embedded runtime were left open; dispose what subscribes, close the client"
+    )
+
+
+@pytest.fixture
+def macp_server() -> Iterator[Server]:
+    """An embedded runtime on a port of loopback, in real time."""
+    with _no_thread_left(), Runtime() as runtime, runtime.serve() as server:
+        yield server
+
+
+class _no_thread_left:  # noqa: N801 - used as a context manager only
+    """Fails if a thread has come that does not end; one that is just ending is waited for."""
+
+    def __enter__(self) -> None:
+        self._before = set(threading.enumerate())
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        came = set(threading.enumerate()) - self._before
+        for thread in came:
+            thread.join(2)
+        left = sorted(thread.name for thread in came if thread.is_alive())
+        if kind is None:
+            assert not left, f"the test left threads behind: {', '.join(left)}"

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+from reactivex import from_iterable
+from reactivex import operators as ops
+
+from macp_rx import operators as mo
+from macp_rx.protocol.modes import decision
+from macp_rx.testing import Marbles, Where, misbehaving, said
+from tests.operators.voices import LEGEND
+
+
+def counts(approve: int = 0, reject: int = 0, abstain: int = 0, proposal: str = "p1") -> Where:
+    expected = mo.Count(approve, reject, abstain)
+    return Where(lambda tally: tally.of(proposal) == expected, f"{proposal}: {expected}")
+
+
+def test_it_emits_after_each_vote(marbles: Marbles) -> None:
+    source = marbles.hot("-v-w-x-|", LEGEND)
+    marbles.expect(source.pipe(mo.tally())).to_be("-a-b-c-|", {"a": counts(1), "b": counts(1, 1), "c": counts(1, 1, 1)})
+
+
+def test_the_first_vote_of_a_sender_on_a_proposal_stands(marbles: Marbles) -> None:
+    source = marbles.hot("-x-y-|", LEGEND)
+    marbles.expect(source.pipe(mo.tally())).to_be("-a---|", {"a": counts(abstain=1)})
+
+
+def test_proposals_are_counted_apart(marbles: Marbles) -> None:
+    source = marbles.hot("-v-z-|", LEGEND)
+    marbles.expect(source.pipe(mo.tally())).to_be("-a-b-|", {"a": counts(1), "b": counts(reject=1, proposal="p2")})
+
+
+def test_two_subscriptions_count_for_themselves(marbles: Marbles) -> None:
+    tally = marbles.cold("-v-w-|", LEGEND).pipe(mo.tally())
+    for _ in range(2):
+        marbles.expect(tally).to_be("-a-b-|", {"a": counts(1), "b": counts(1, 1)})
+
+
+def test_error_empty_and_early_dispose(marbles: Marbles) -> None:
+    failing = marbles.cold("-v-#", LEGEND, error=ValueError("lost"))
+    marbles.expect(failing.pipe(mo.tally())).to_be("-a-#", {"a": counts(1)}, error=ValueError("lost"))
+    marbles.expect(marbles.cold("--|").pipe(mo.tally())).to_be("--|")
+    source = marbles.cold("-v-w-|", LEGEND)
+    marbles.expect(source.pipe(mo.tally()), "^-!").to_be("-a", {"a": counts(1)})
+    marbles.expect_subscriptions(source).to_be("^-!")
+
+
+def test_what_comes_after_the_end_is_not_counted() -> None:
+    heard: list[object] = []
+    mo.tally()(misbehaving("v|w|", LEGEND)).subscribe(heard.append, heard.append, lambda: heard.append("|"))
+    assert len(heard) == 2
+
+
+votes = st.lists(
+    st.tuples(
+        st.sampled_from("abcde"), st.sampled_from(["p1", "p2"]), st.sampled_from(["APPROVE", "REJECT", "ABSTAIN"])
+    ),
+    max_size=20,
+)
+
+
+@given(votes, st.data())
+def test_redelivery_changes_nothing(cast: list[tuple[str, str, str]], data: st.DataObject) -> None:
+    accepted = [
+        said(sender, decision.vote(proposal, vote)).accepted(number)
+        for number, (sender, proposal, vote) in enumerate(cast, start=1)
+    ]
+    again = [
+        [one] + [earlier for earlier in accepted[:n] if data.draw(st.booleans())] for n, one in enumerate(accepted)
+    ]
+    once = from_iterable(accepted).pipe(mo.tally(), ops.default_if_empty(mo.Tally())).run()
+    twice = from_iterable(itertools.chain(*again)).pipe(mo.tally(), ops.default_if_empty(mo.Tally())).run()
+    assert once == twice

@@ -1,0 +1,118 @@
+"""A Timeline is one value in three forms: itself, marble text, JSON Lines."""
+
+from __future__ import annotations
+
+import pytest
+import reactivex as rx
+from hypothesis import given
+from hypothesis import strategies as st
+from macp.modes.decision.v1.decision_pb2 import VotePayload
+from macp.v1.envelope_pb2 import Envelope
+from reactivex import operators as ops
+
+from macp_rx import Accepted, MacpSessionError
+from macp_rx import operators as mo
+from macp_rx.clock import VirtualClock
+from macp_rx.timeline import Completed, Event, Failed, Next, Recorder, Span, Timeline, exactly_equal
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=4,
+)
+errors = st.builds(ValueError, values) | st.builds(KeyError) | st.builds(ZeroDivisionError, st.text())
+notifications = st.builds(Next, values) | st.builds(Failed, errors) | st.just(Completed())
+lanes = st.sampled_from(["chair", "alice", "b-ob", "a.b"])
+
+
+@st.composite
+def timelines(draw: st.DrawFn) -> Timeline:
+    times = sorted(draw(st.lists(st.integers(0, 10**9) | st.integers(0, 30).map(lambda ms: ms * 1000), max_size=8)))
+    events = tuple(Event(time, draw(lanes), draw(notifications)) for time in times)
+    spans = tuple(
+        Span(draw(lanes), begin, draw(st.none() | st.integers(begin, begin + 10**7)))
+        for begin in draw(st.lists(st.integers(0, 10**6), max_size=3))
+    )
+    return Timeline(events, spans)
+
+
+@given(timelines())
+def test_text_is_the_same_value(timeline: Timeline) -> None:
+    assert Timeline.parse(str(timeline)) == timeline
+
+
+@given(timelines())
+def test_json_lines_are_the_same_value(timeline: Timeline) -> None:
+    assert Timeline.from_json_lines(timeline.to_json_lines()) == timeline
+
+
+def test_equality_is_exact() -> None:
+    assert Next(1) != Next(True)
+    assert Next([1]) != Next([True])
+    assert Next(1) != Next(1.0)
+    assert Failed(ValueError("x")) == Failed(ValueError("x"))
+    assert Failed(ValueError("x")) != Failed(TypeError("x"))
+    assert Failed(ValueError("x")) != Failed(ValueError("y"))
+    assert exactly_equal({"a": (1,)}, {"a": (1,)})
+    assert not exactly_equal({"a": (1,)}, {"a": [1]})
+
+
+def test_a_recording_reads_as_marbles() -> None:
+    clock = VirtualClock()
+    recorder = Recorder(clock)
+    ticks = rx.timer(0.001, 0.002, scheduler=clock).pipe(ops.map(str), ops.map("t".__add__), ops.take(3))
+    recorder.record(ticks, "ticks")
+    recorder.record(rx.throw(ValueError("no"), scheduler=clock), "broken")
+    clock.run_until_idle()
+    assert str(recorder.timeline).splitlines() == [
+        "ticks^  : ^     - -- -!",
+        "broken^ : (^ !) - -- --",
+        "broken  : a     - -- --",
+        "ticks   : -     t0-t1-(t2 |)",
+        'a = # {"@": "error", "type": "builtins.ValueError", "args": ["no"]}',
+    ]
+    assert [event.time for event in recorder.timeline.lane("ticks").events] == [1000, 3000, 5000, 5000]
+
+
+def test_long_silences_are_written_in_real_units() -> None:
+    timeline = Timeline((Event(0, "a", Next("x")), Event(82_801_000_000, "a", Completed())))
+    assert str(timeline) == "a : x 23h 999ms |"
+    assert Timeline.parse(str(timeline)) == timeline
+
+
+def test_what_macp_rx_emits_can_be_stored() -> None:
+    envelope = Envelope(mode="macp.mode.decision.v1", message_type="Vote", sender="alice", payload=b"\x00\xff")
+    verdict = mo.Verdict("p1", True, "because", mo.Count(2, 1))
+    stored = Timeline(
+        (
+            Event(0, "a", Next(Accepted(1, envelope))),
+            Event(1000, "a", Next(VotePayload(proposal_id="p1"))),
+            Event(2000, "a", Next(verdict)),
+            Event(3000, "a", Next(mo.UNDECIDED)),
+            Event(4000, "a", Failed(MacpSessionError("no"))),
+        )
+    )
+    assert Timeline.from_json_lines(stored.to_json_lines()) == stored
+    assert Timeline.parse(str(stored)) == stored
+
+
+def test_a_file_does_not_choose_what_is_imported() -> None:
+    line = '{"time":0,"lane":"a","next":{"@":"subprocess.Popen","fields":{"args":"true"}}}\n'
+    with pytest.raises(MacpSessionError, match=r"subprocess\.Popen"):
+        Timeline.from_json_lines(line)
+    with pytest.raises(MacpSessionError, match=r"builtins\.eval"):
+        Timeline.from_json_lines('{"time":0,"lane":"a","error":{"@":"error","type":"builtins.eval","args":["1"]}}\n')
+
+
+def test_a_broken_line_is_named() -> None:
+    with pytest.raises(MacpSessionError, match="line 2"):
+        Timeline.from_json_lines('{"time":0,"lane":"a","completed":true}\n{"time":')
+    with pytest.raises(MacpSessionError, match="no lane"):
+        Timeline.parse("what is this")
+
+
+def test_what_cannot_be_stored_says_so() -> None:
+    with pytest.raises(MacpSessionError, match="cannot be written"):
+        Timeline((Event(0, "a", Next(object())),)).to_json_lines()

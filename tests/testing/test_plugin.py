@@ -1,0 +1,143 @@
+"""The pytest plugin, run as its users run it."""
+
+from __future__ import annotations
+
+import pytest
+from macp.modes.decision.v1.decision_pb2 import VotePayload
+
+from macp_rx import AuthConfig, DecisionSession, MacpClient, Runtime
+from macp_rx import operators as mo
+from macp_rx.clock import VirtualClock
+from macp_rx.runtime import Server
+
+
+def test_a_marble_test_passes_without_a_word(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        from reactivex import operators as ops
+
+        def test_several_streams_of_one_source(marbles):
+            source = marbles.hot("--a--b--|", {"a": 1, "b": 2})
+            marbles.expect(source.pipe(ops.map(str))).to_be("--x--y--|", {"x": "1", "y": "2"})
+            marbles.expect(source.pipe(ops.take(1))).to_be("--(a |)", {"a": 1})
+            marbles.expect(source, "---^--!").to_be("-----b", {"b": 2})
+            marbles.expect_subscriptions(source).to_be("^-------!", "^-!", "^-------!", "---^--!")
+            marbles.expect_no_event(source.pipe(ops.filter(lambda value: value > 2)), 0.007)
+    """)
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("expectation", "told"),
+    [
+        (
+            'marbles.expect(source).to_be("--a---b-|")',
+            ["expected  --a--- b-|", "actual    --a--b --|", "^ first difference"],
+        ),
+        ('marbles.expect(source).to_be("--a--x--|")', ["*expected 'x' at 5ms, got 'b' at 5ms"]),
+        ('marbles.expect(source).to_be("--a--b")', ["*expected nothing more, got completion at 8ms"]),
+        (
+            'marbles.expect(source).to_be("--a--b--#")',
+            ["*expected the error MarbleError() at 8ms, got completion at 8ms"],
+        ),
+        ("marbles.expect_no_event(source, 1)", ["*expected nothing more, got 'a' at 2ms"]),
+        (
+            'marbles.expect(source); marbles.expect_subscriptions(source).to_be("^-!")',
+            ["*from 0ms to 2ms", "*from 0ms to 8ms"],
+        ),
+    ],
+)
+def test_a_failure_is_the_tests_own_and_shows_both_lanes(
+    pytester: pytest.Pytester, expectation: str, told: list[str]
+) -> None:
+    pytester.makepyfile(f"""
+        def test_it(marbles):
+            source = marbles.hot("--a--b--|")
+            {expectation}
+    """)
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"*{line}*" for line in told])
+
+
+def test_a_subscription_that_is_left_is_a_failure(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        def test_it(marbles):
+            marbles.cold("---").subscribe()
+    """)
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*1 subscription(s) to cold('---') outlive*"])
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "time.time()",
+        "time.monotonic()",
+        "time.sleep(0)",
+        "uuid.uuid4()",
+        "random.random()",
+        "threading.Thread(target=print).start()",
+        "rx.timer(1).subscribe()",
+    ],
+)
+def test_other_clocks_chance_and_threads_are_refused_while_virtual_time_runs(
+    pytester: pytest.Pytester, use: str
+) -> None:
+    pytester.makepyfile(f"""
+        import random, threading, time, uuid
+        import reactivex as rx
+
+        def test_it(virtual_time):
+            virtual_time.schedule(lambda _scheduler, _state: {use})
+            virtual_time.run_until_idle()
+    """)
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*was used while virtual time runs*"])
+
+
+def test_a_thread_that_is_left_is_an_error(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import threading
+
+        def test_it(virtual_time):
+            threading.Thread(target=threading.Event().wait, args=(4,), name="forgotten", daemon=True).start()
+    """)
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*left threads behind: forgotten*"])
+
+
+def test_a_call_that_is_left_is_an_error(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        from macp_rx import MacpClient
+
+        def test_it(macp_runtime):
+            client = MacpClient.embedded(agent="chair", runtime=macp_runtime)
+            client.watch_roots().subscribe()
+            macp_runtime.clock.run_until_idle()
+    """)
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*1 call(s) to the embedded runtime were left open*"])
+
+
+def test_a_session_under_virtual_time(macp_runtime: Runtime) -> None:
+    """Client, transport, runtime and agents share one clock and one thread: 23 hours pass in no time."""
+    clock = macp_runtime.clock
+    assert isinstance(clock, VirtualClock)
+    with MacpClient.embedded(agent="chair", runtime=macp_runtime) as client:
+        session = DecisionSession(client)
+        session.start(intent="patience", participants=["chair"], ttl_ms=86_400_000)
+        session.propose("p1", "wait")
+        late = session.events.pipe(mo.of_type(VotePayload), mo.within(23 * 3600, otherwise="nobody"))
+        assert late.run() == "nobody"
+        assert clock.time >= 23 * 3_600_000_000
+        clock.advance_by(2 * 3600)
+        assert session.metadata().state == 3  # expired
+
+
+def test_a_server_on_a_port(macp_server: Server) -> None:
+    with MacpClient(target=macp_server.target, secure=False, auth=AuthConfig.for_dev_agent("chair")) as client:
+        assert client.initialize().selected_protocol_version == "1.0"
