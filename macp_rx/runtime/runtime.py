@@ -48,10 +48,12 @@ class Runtime:
         self.clock: Clock = clock
         self._state = kernel.State()
         self._histories: dict[str, list[Envelope]] = {}
-        self._streams: dict[str, set[SessionFeed]] = {}
-        self._lifecycle: set[QueueFeed[core_pb2.WatchSessionsResponse]] = set()
-        self._signals: set[QueueFeed[core_pb2.WatchSignalsResponse]] = set()
-        self._registries: set[QueueFeed[core_pb2.WatchModeRegistryResponse]] = set()
+        # listeners are keys of dicts and not members of sets: a set's order differs from process to process, and with it the
+        # order of deliveries at one instant
+        self._streams: dict[str, dict[SessionFeed, None]] = {}
+        self._lifecycle: dict[QueueFeed[core_pb2.WatchSessionsResponse], None] = {}
+        self._signals: dict[QueueFeed[core_pb2.WatchSignalsResponse], None] = {}
+        self._registries: dict[QueueFeed[core_pb2.WatchModeRegistryResponse], None] = {}
         self._open: dict[Feed[Any], Callable[[], None]] = {}
         self._deadlines: dict[str, abc.DisposableBase] = {}
         self._servers: list[Server] = []
@@ -141,13 +143,13 @@ class Runtime:
                 lagged = MacpRefusedError("STREAM_LAGGED", "WatchSessions receiver fell behind by more than 64 events")
                 return self._opened(QueueFeed(self._sessions_so_far(), 64, lagged), self._lifecycle)
 
-    def _opened(self, feed: QueueFeed[T], group: set[QueueFeed[T]] | None = None) -> QueueFeed[T]:
+    def _opened(self, feed: QueueFeed[T], group: dict[QueueFeed[T], None] | None = None) -> QueueFeed[T]:
         def forget() -> None:
             if group is not None:
-                group.discard(feed)
+                group.pop(feed, None)
 
         if group is not None:
-            group.add(feed)
+            group[feed] = None
         self._open[feed] = forget
         return feed
 
@@ -178,11 +180,11 @@ class Runtime:
 
     def follow(self, session_id: str, feed: SessionFeed, after: int) -> None:
         """Lets a feed say a session's envelopes from a position on."""
-        listening = self._streams.setdefault(session_id, set())
-        listening.add(feed)
+        listening = self._streams.setdefault(session_id, {})
+        listening[feed] = None
 
         def forget() -> None:
-            listening.discard(feed)
+            listening.pop(feed, None)
             if not listening and self._streams.get(session_id) is listening:
                 del self._streams[session_id]
 
@@ -212,7 +214,7 @@ class Runtime:
         created = kernel.Lifecycle.EVENT_TYPE_CREATED
         return [
             self._lifecycle_event(created, session.session_id, session.started_at)
-            for session in self._state.sessions.values()
+            for _id, session in sorted(self._state.sessions.items())
         ]
 
     def _lifecycle_event(

@@ -58,6 +58,18 @@ class Marbles:
         """A source that runs from each subscription. Arguments as `hot`."""
         return self._source(text, legend, error, hot=False)
 
+    def act(self, text: str, actions: Mapping[str, Callable[[], object]]) -> None:
+        """Does things at the times that marbles say.
+
+        Args:
+            text: the marbles.
+            actions: what each name does.
+        """
+        for mark in parse(text, frame=self._frame):
+            if mark.what not in actions:
+                raise MacpSessionError(f"there is no action {mark.what!r} for {text!r}, only {', '.join(actions)}")
+            self._at(mark.time, actions[mark.what])
+
     def expect(self, observable: Observable[Any], subscription: str = "^") -> Expected:
         """Subscribes, and says what is expected.
 

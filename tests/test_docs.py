@@ -1,0 +1,32 @@
+"""The documentation is executed: its examples are tests, and the failure it shows is the one that comes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("code", [code for code in blocks("testing.md") if "test_when" not in code])
+def test_an_example_of_the_testing_page(pytester: pytest.Pytester, code: str) -> None:
+    pytester.makepyfile(test_docs=code)
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-q")
+    result.assert_outcomes(passed=len(re.findall(r"^def test_", code, re.MULTILINE)))
+
+
+def test_the_failure_that_the_testing_page_shows_is_real(pytester: pytest.Pytester) -> None:
+    (code,) = (code for code in blocks("testing.md") if "test_when" in code)
+    pytester.makepyfile(test_docs=code)
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-q")
+    result.assert_outcomes(failed=1)
+    start = next(number for number, line in enumerate(result.outlines) if "the marbles differ" in line)
+    printed = [line.removeprefix("E") for line in result.outlines[start : start + 5]]
+    (shown,) = re.findall(r"<!-- failure -->\n```\n(.*?)```", (DOCS / "testing.md").read_text(), re.DOTALL)
+    assert [line.strip() for line in printed] == [line.strip() for line in shown.splitlines()]
