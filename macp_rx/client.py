@@ -30,7 +30,7 @@ from macp_rx.streams.duplex import MacpStream
 from macp_rx.streams.reply import Reply
 from macp_rx.streams.session import history, session_events
 from macp_rx.streams.source import watch
-from macp_rx.streams.stream import Stream
+from macp_rx.streams.stream import Demand, Stream
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method, Transport, method
 from macp_rx.transport.grpc import ChannelOptions, GrpcTransport
@@ -352,8 +352,7 @@ class _Calls:
         self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
     ) -> Stream[core_pb2.ListSessionsResponse]:
         """One page of the sessions in the runtime's memory, in byte order of their ids."""
-        request = core_pb2.ListSessionsRequest(page_size=page_size, page_token=page_token)
-        return self._rpc(LIST_SESSIONS, request, timeout)
+        return self._page(page_size, page_token, timeout)
 
     def list_sessions(self, *, page_size: int = 0) -> Stream[core_pb2.SessionMetadata]:
         """Every session in the runtime's memory, page by page: the next page is asked for when this one was taken.
@@ -368,27 +367,17 @@ class _Calls:
         def subscribe(
             observer: abc.ObserverBase[core_pb2.SessionMetadata], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
-            page = SerialDisposable()
-
-            def ask(token: str) -> None:
-                request = core_pb2.ListSessionsRequest(page_size=page_size, page_token=token)
-                answers = self._rpc(LIST_SESSIONS, request, None)
-                page.disposable = answers.subscribe(take, observer.on_error, scheduler=scheduler)
-
-            def take(response: core_pb2.ListSessionsResponse) -> None:
-                for session in response.sessions:
-                    if page.is_disposed:
-                        return
-                    observer.on_next(session)
-                if response.next_page_token:
-                    ask(response.next_page_token)
-                else:
-                    observer.on_completed()
-
-            ask("")
-            return page
+            pages = _Pages(lambda token: self._page(page_size, token, None), observer)
+            if isinstance(scheduler, Demand):
+                scheduler.add(pages)
+            pages.ask("")
+            return pages
 
         return Stream(Observable(subscribe), self.clock)
+
+    def _page(self, page_size: int, token: str, timeout: float | None) -> Stream[core_pb2.ListSessionsResponse]:
+        request = core_pb2.ListSessionsRequest(page_size=page_size, page_token=token)
+        return self._rpc(LIST_SESSIONS, request, timeout)
 
     # Mode registry
 
@@ -485,6 +474,46 @@ class _Calls:
     def watch_policies(self, *, timeout: float | None = None) -> Stream[policy_pb2.WatchPoliciesResponse]:
         """All policies at once, then all of them again per change."""
         return self._watch(WATCH_POLICIES, policy_pb2.WatchPoliciesRequest(), timeout)
+
+
+class _Pages(abc.DisposableBase):
+    """Says the sessions of one page after the other; asks for the next page only when it may go on."""
+
+    def __init__(
+        self,
+        page: Callable[[str], Stream[core_pb2.ListSessionsResponse]],
+        observer: abc.ObserverBase[core_pb2.SessionMetadata],
+    ) -> None:
+        self._page = page
+        self._observer = observer
+        self._asking = SerialDisposable()
+        self._paused = False
+        self._next: str | None = None
+
+    def ask(self, token: str) -> None:
+        self._asking.disposable = self._page(token).subscribe(self._take, self._observer.on_error)
+
+    def _take(self, response: core_pb2.ListSessionsResponse) -> None:
+        for session in response.sessions:
+            self._observer.on_next(session)
+        if not response.next_page_token:
+            self._observer.on_completed()
+        elif self._paused:
+            self._next = response.next_page_token
+        elif not self._asking.is_disposed:
+            self.ask(response.next_page_token)
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        token, self._next = self._next, None
+        if token is not None:
+            self.ask(token)
+
+    def dispose(self) -> None:
+        self._asking.dispose()
 
 
 class RxClient(_Calls, Reactive):

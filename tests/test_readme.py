@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,3 +18,15 @@ def test_the_example_of_the_readme_decides(capsys: pytest.CaptureFixture[str], n
     printed = capsys.readouterr().out
     assert printed.startswith("Outcome(state='RESOLVED'")
     assert "rollout.approved" in printed
+
+
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_the_examples_of_the_readme_are_typed(checker: str, tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    example = tmp_path / "example.py"
+    example.write_text(f"# pyright: strict\n{code}")
+    options = ["--strict"] if checker == "mypy" else []
+    checked = subprocess.run(
+        [sys.executable, "-m", checker, *options, example], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert checked.returncode == 0, checked.stdout

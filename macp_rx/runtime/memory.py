@@ -228,11 +228,16 @@ def _copy(message: M) -> M:
 def _caller(auth: AuthConfig | None) -> str | None:
     if auth is None:
         return None
-    token = auth.token if isinstance(auth.token, str) else auth.token()
+    if isinstance(auth.token, str):
+        return auth.token
+    try:
+        token = auth.token()
+    except Exception as error:
+        raise MacpTransportError("UNAUTHENTICATED", f"the token provider failed: {error!r}") from error
     if inspect.isawaitable(token):
         raise MacpError("an embedded runtime has no loop to await a token on; give it a plain token or function")
     if not token:
-        raise MacpError("the token provider returned no token")
+        raise MacpTransportError("UNAUTHENTICATED", "the token provider returned no token")
     return token
 
 

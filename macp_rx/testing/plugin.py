@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Generator, Iterator
 
 import pytest
 
+from macp_rx.clock import LoopClock
 from macp_rx.runtime import Runtime, Server
 from macp_rx.testing.guard import GuardedClock
 from macp_rx.testing.marbles import Marbles
@@ -55,6 +57,19 @@ def macp_server() -> Iterator[Server]:
     """An embedded runtime on a port of loopback, in real time."""
     with _no_thread_left(), Runtime() as runtime, runtime.serve() as server:
         yield server
+        assert isinstance(runtime.clock, LoopClock)
+        loop = runtime.clock.loop
+        quiet = asyncio.run_coroutine_threadsafe(_quiet(runtime), loop).result()
+    assert quiet == 0, f"{quiet} call(s) to the server were left open; dispose what subscribes, close the client"
+
+
+async def _quiet(runtime: Runtime) -> int:
+    """How many calls are open once those that are just ending have ended."""
+    for _ in range(100):
+        if runtime.open_calls == 0:
+            break
+        await asyncio.sleep(0.01)
+    return runtime.open_calls
 
 
 class _no_thread_left:  # noqa: N801 - used as a context manager only

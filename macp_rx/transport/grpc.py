@@ -13,7 +13,7 @@ import grpc.aio
 from google.protobuf.message import Message as Protobuf
 
 from macp_rx.clock import LoopClock
-from macp_rx.errors import MacpClosedError, MacpError, MacpTimeoutError, MacpTransportError
+from macp_rx.errors import MacpClosedError, MacpTimeoutError, MacpTransportError
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call, Method, Receiver, reply_to
 
@@ -414,10 +414,13 @@ async def metadata(auth: AuthConfig | None) -> Metadata:
         return ()
     token = auth.token
     if not isinstance(token, str):
-        answer = token()
-        token = await answer if inspect.isawaitable(answer) else answer
+        try:
+            answer = token()
+            token = await answer if inspect.isawaitable(answer) else answer
+        except Exception as error:
+            raise MacpTransportError("UNAUTHENTICATED", f"the token provider failed: {error!r}") from error
         if not token:
-            raise MacpError("the token provider returned no token")
+            raise MacpTransportError("UNAUTHENTICATED", "the token provider returned no token")
     return (("authorization", f"Bearer {token}"),)
 
 

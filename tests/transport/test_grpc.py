@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import grpc
+import psutil
 import pytest
 
-from macp_rx import AuthConfig, DecisionSession, MacpClient, MacpError, MacpSessionError, MacpTransportError, rpc_stream
+from macp_rx import AuthConfig, DecisionSession, MacpClient, MacpSessionError, MacpTransportError, rpc_stream
 from macp_rx.transport.loop import LoopLease
 from tests.conftest import RealServer, Recorder, os_threads
 
@@ -80,13 +84,14 @@ def test_a_provider_that_fails_fails_the_call_with_its_own_error(real_server: Re
         raise ConnectionError("the identity provider is down")
 
     with MacpClient(target=real_server.target, secure=False, auth=AuthConfig.for_bearer(broken)) as client:
-        with pytest.raises(ConnectionError, match="identity provider"):
+        with pytest.raises(MacpTransportError, match="identity provider") as failed:
             client.initialize()
-        with pytest.raises(ConnectionError, match="identity provider"):
+        assert isinstance(failed.value.__cause__, ConnectionError)
+        with pytest.raises(MacpTransportError, match="identity provider"):
             list(client.watch_roots())
     with (
         MacpClient(target=real_server.target, secure=False, auth=AuthConfig.for_bearer(lambda: "")) as client,
-        pytest.raises(MacpError, match="no token"),
+        pytest.raises(MacpTransportError, match="no token"),
     ):
         client.initialize()
 
@@ -146,3 +151,81 @@ def test_any_stream_of_any_stub_is_an_observable(real_server: RealServer, no_thr
             asyncio.run_coroutine_threadsafe(channel.close(), lease.clock.loop).result(5)
         channels.clear()
         lease.release()
+
+
+def test_a_call_that_the_server_cancels_is_an_error_and_our_own_cancel_is_silence(no_thread_left: None) -> None:
+    """grpc.aio raises CancelledError for both; neither runtime cancels a call, so a server of grpc's own does."""
+
+    def cancel(_request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.abort(grpc.StatusCode.CANCELLED, "the server has its reasons")
+        return b""
+
+    handlers = {
+        "Initialize": grpc.unary_unary_rpc_method_handler(cancel),
+        "WatchRoots": grpc.unary_stream_rpc_method_handler(cancel),  # type: ignore[arg-type]
+    }
+    pool = ThreadPoolExecutor(2)
+    server = grpc.server(pool)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("macp.v1.MACPRuntimeService", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        auth = AuthConfig.for_dev_agent("chair")
+        with MacpClient(target=f"127.0.0.1:{port}", secure=False, auth=auth) as client:
+            with pytest.raises(MacpTransportError, match="CANCELLED"):
+                client.initialize()
+            with pytest.raises(MacpTransportError, match="CANCELLED"):
+                list(client.watch_roots())
+    finally:
+        server.stop(0).wait()
+        pool.shutdown()
+
+
+def test_an_idle_streaming_connection_is_closed(real_server: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("macp_rx.transport.grpc.IDLE_SECONDS", 0.05)
+    port = int(real_server.target.rpartition(":")[2])
+
+    def connections() -> int:
+        return sum(1 for one in psutil.Process().net_connections("tcp") if one.raddr and one.raddr.port == port)
+
+    with connect(real_server) as client:
+        client.initialize()
+        unary_only = connections()
+        heard = Recorder()
+        watching = client.watch_roots().subscribe(heard)
+        heard.wait_for(1)
+        assert connections() == unary_only + 1
+        watching.dispose()
+        closed = threading.Event()
+
+        def look(_scheduler: object, _state: object = None) -> None:
+            if connections() == unary_only:
+                closed.set()
+            else:
+                client.clock.schedule_relative(0.02, look)
+
+        client.clock.schedule_relative(0.05, look)
+        assert client.clock.wait(closed, 5)
+
+
+def test_pages_of_sessions_are_asked_for_only_as_they_are_read(real_server: RealServer) -> None:
+    with connect(real_server) as client:
+        for _ in range(600):
+            DecisionSession(client).start(intent="pages", participants=["chair"], ttl_ms=60_000)
+        asked = 0
+        transport = client._connection.transport
+        unary = transport.unary
+
+        def counting(*arguments: Any, **keywords: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            return unary(*arguments, **keywords)
+
+        transport.unary = counting  # type: ignore[method-assign]
+        sessions = iter(client.list_sessions(page_size=50))
+        next(sessions)
+        settled = threading.Event()
+        client.clock.schedule_relative(0.2, lambda _scheduler, _state: settled.set())
+        client.clock.wait(settled)
+        assert asked <= 8  # 256 unread sessions are enough; the server holds at least 600
+        assert sum(1 for _ in sessions) >= 599
