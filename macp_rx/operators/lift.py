@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from reactivex import Observable, abc
 
 from macp_rx.errors import MacpSessionError
 from macp_rx.streams.stream import Stream
 
-__all__ = ["clock_of", "each", "lift"]
+__all__ = ["clock_of", "each", "follow", "lift"]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -25,6 +25,31 @@ def lift(source: Observable[A], subscribe: abc.Subscription[B]) -> Observable[B]
     """
     result: Observable[B] = Observable(subscribe)
     return Stream(result, source.clock) if isinstance(source, Stream) else result
+
+
+def follow(
+    source: Observable[A],
+    on_next: Callable[[A], None],
+    observer: abc.ObserverBase[B],
+    scheduler: abc.SchedulerBase | None,
+) -> abc.DisposableBase:
+    """Subscribes an operator to its source: ``on_next`` takes the items, errors and completion go to ``observer``.
+
+    RxPY would put an auto-detaching observer in between. Behind a Stream that is one too many: whoever subscribes to the
+    operator's result has one, which stops what comes late and disposes all. It costs 150 ns an item (measured).
+    """
+    if isinstance(source, Stream):
+        return source.attach(_Taking(on_next, observer), scheduler)
+    return source.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
+
+
+class _Taking(Generic[A]):
+    __slots__ = ("on_completed", "on_error", "on_next")
+
+    def __init__(self, on_next: Callable[[A], None], observer: abc.ObserverBase[B]) -> None:
+        self.on_next = on_next
+        self.on_error = observer.on_error
+        self.on_completed = observer.on_completed
 
 
 def each(source: Observable[A], rule: Callable[[abc.ObserverBase[B]], Callable[[A], None]]) -> Observable[B]:
@@ -45,7 +70,7 @@ def each(source: Observable[A], rule: Callable[[abc.ObserverBase[B]], Callable[[
             except Exception as error:
                 observer.on_error(error)
 
-        return source.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
+        return follow(source, on_next, observer, scheduler)
 
     return lift(source, subscribe)
 

@@ -8,7 +8,7 @@ from google.protobuf.message import Message as Protobuf
 from reactivex import Observable, abc
 from typing_extensions import TypeVar
 
-from macp_rx.operators.lift import lift
+from macp_rx.operators.lift import follow, lift
 from macp_rx.protocol.messages import Accepted, payload_type
 
 __all__ = ["of_type"]
@@ -38,15 +38,14 @@ def of_type(*payloads: type[P]) -> Callable[[Observable[Accepted]], Observable[A
             pass_on = observer.on_next
 
             def on_next(accepted: Accepted) -> None:
-                envelope = accepted.envelope
-                kind = (envelope.mode, envelope.message_type)
+                kind = accepted.kind
                 passes = wanted.get(kind)
                 if passes is None:
                     passes = wanted[kind] = payload_type(*kind) in payloads
                 if passes:
                     pass_on(accepted)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # as its class says
 
-            return source.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
+            return follow(source, on_next, observer, scheduler)
 
         return lift(source, subscribe)
 

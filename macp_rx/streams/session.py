@@ -78,23 +78,31 @@ def _read(
 class _Numbered:
     """Counts the envelopes of one subscription: ordinals are not on the wire, the reader counts (`protocol.md` 6.4)."""
 
-    __slots__ = ("_finite", "_next", "_observer", "_sequence")
+    __slots__ = ("_finite", "_kinds", "_next", "_observer", "_sequence")
 
     def __init__(self, observer: abc.ObserverBase[Accepted], after_sequence: int, *, finite: bool) -> None:
         self._observer = observer
         self._next = observer.on_next
         self._sequence = after_sequence
+        self._kinds: dict[
+            str, tuple[str, str]
+        ] = {}  # a session has one mode, so its kinds are few: made once, not per item
         self._finite = finite
 
     def on_next(self, response: core_pb2.StreamSessionResponse, /) -> None:
-        if not response.HasField("envelope"):
-            # the only inline error that can answer a subscribe is its refusal; the server would leave the call hanging
+        envelope = response.envelope
+        message_type = envelope.message_type
+        if not message_type:
+            # no envelope but an error; the only one that can answer a subscribe is its refusal, after which the server leaves
+            # the call hanging
             self._observer.on_error(MacpStreamError(response.error))
             return
-        envelope = response.envelope
+        kind = self._kinds.get(message_type)
+        if kind is None:
+            kind = self._kinds[message_type] = (envelope.mode, message_type)
         self._sequence = sequence = self._sequence + 1
-        self._next(Accepted(sequence, envelope))
-        if envelope.message_type == "Commitment" and not self._finite:
+        self._next(Accepted(sequence, envelope, kind))
+        if message_type == "Commitment" and not self._finite:
             # a commitment is accepted only if it resolves; the server leaves the call open after it (measured)
             self._observer.on_completed()
 

@@ -15,6 +15,7 @@ from reactivex.internal.exceptions import SequenceContainsNoElementsError
 
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpOverflowError, MacpTimeoutError
+from macp_rx.transport.base import Receiver
 
 __all__ = ["Demand", "Pausable", "Pull", "Stream", "stream"]
 
@@ -57,6 +58,10 @@ class Stream(Observable[T_co], Generic[T_co]):
     ) -> abc.DisposableBase:
         # the source's core, not its subscribe(): a second auto-detach layer would cost 50 ns an item and 700 B a stream
         return self._source._subscribe_core(observer, scheduler or self.clock)
+
+    def attach(self, receiver: Receiver[T_co], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
+        """Subscribes a receiver as it is, without RxPY's auto-detach: for operators, whose own subscriber has one."""
+        return self._subscribe_core(cast("abc.ObserverBase[T_co]", receiver), scheduler)
 
     @overload  # type: ignore[override]  # a Stream where the base says Observable; and what returns neither goes alone
     def pipe(self, __op1: Callable[[Observable[T_co]], Observable[R]]) -> Stream[R]: ...
