@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from reactivex import Observable, abc
 
 from macp_rx.errors import MacpSessionError
 from macp_rx.streams.stream import Stream
+from macp_rx.transport.base import Receiver
 
 __all__ = ["clock_of", "each", "follow", "lift"]
 
@@ -39,7 +40,7 @@ def follow(
     operator's result has one, which stops what comes late and disposes all. It costs 150 ns an item (measured).
     """
     if isinstance(source, Stream):
-        return source.attach(_Taking(on_next, observer), scheduler)
+        return source.attach(cast("Receiver[A]", _Taking(on_next, observer)), scheduler)
     return source.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
 
 
