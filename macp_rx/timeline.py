@@ -209,7 +209,8 @@ class Timeline:
         """
         events: list[Event] = []
         spans: list[Span] = []
-        for number, line in enumerate(text.splitlines(), start=1):
+        # not splitlines(): it also splits at characters that JSON leaves as they are, such as U+0085 (hypothesis found it)
+        for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
             try:
                 read = json.loads(line)
                 if "subscribed" in read:
@@ -443,7 +444,7 @@ def _ordered(by_lane: dict[str, list[Event]], order: list[str] | None) -> list[E
 def _read_legend(text: str) -> tuple[dict[str, Notification], list[tuple[str, str]]]:
     legend: dict[str, Notification] = {}
     lines: list[tuple[str, str]] = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if " : " in line and " = " not in line.partition(" : ")[0]:
             label, _, marbles = line.partition(" : ")
             lines.append((label.strip(), marbles))

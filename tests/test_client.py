@@ -75,7 +75,7 @@ class TestUnary:
 
     def test_modes_and_roots(self, client: MacpClient) -> None:
         assert client.list_modes().modes[0].mode == "macp.mode.decision.v1"
-        assert "macp.mode.decision.v1" not in [mode.mode for mode in client.list_ext_modes().modes]
+        assert "ext.multi_round.v1" in [mode.mode for mode in client.list_ext_modes().modes]
         assert list(client.list_roots().roots) == []
 
     def test_an_error_keeps_its_evidence(self, client: MacpClient) -> None:

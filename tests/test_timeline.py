@@ -48,6 +48,12 @@ def test_json_lines_are_the_same_value(timeline: Timeline) -> None:
     assert Timeline.from_json_lines(timeline.to_json_lines()) == timeline
 
 
+def test_a_line_break_of_unicode_is_no_end_of_a_line() -> None:
+    timeline = Timeline((Event(0, "a", Next("\x85 \u2028")), Event(1000, "a", Completed())))
+    assert Timeline.from_json_lines(timeline.to_json_lines()) == timeline
+    assert Timeline.parse(str(timeline)) == timeline
+
+
 def test_equality_is_exact() -> None:
     assert Next(1) != Next(True)
     assert Next([1]) != Next([True])

@@ -7,7 +7,7 @@ MacpRefusedError and leave the old one as it was. Time is the argument ``now``, 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 from immutables import Map
@@ -16,8 +16,8 @@ from macp.v1.envelope_pb2 import Envelope, SessionState
 
 from macp_rx.errors import MacpRefusedError, MacpSessionError
 from macp_rx.protocol.commitment import may_commit
-from macp_rx.protocol.messages import DECISION, MACP_VERSION
-from macp_rx.protocol.modes import decision
+from macp_rx.protocol.messages import MACP_VERSION
+from macp_rx.protocol.modes import MODES, handoff
 from macp_rx.protocol.policy import BUILT_IN, Policy
 from macp_rx.protocol.validation import (
     is_session_id,
@@ -98,7 +98,7 @@ class Session:
     started_at: int
     expires_at: int
     state: SessionState.ValueType
-    mode_state: decision.State
+    mode_state: Any = None
     accepted: int = 1
     message_ids: Map[str, None] = field(default_factory=Map[str, None])
     activity: Map[str, Activity] = field(default_factory=Map[str, Activity])
@@ -156,7 +156,8 @@ def start(envelope: Envelope, now: int, *, known: Session | None) -> Session:
     """
     if not is_session_id(envelope.session_id):
         raise MacpRefusedError("INVALID_SESSION_ID", f"{envelope.session_id!r} is no session id")
-    if envelope.mode != DECISION:
+    mode = MODES.get(envelope.mode)
+    if mode is None:
         raise MacpRefusedError("MODE_NOT_SUPPORTED", f"mode {envelope.mode!r} is not served here")
     if not envelope.sender:
         raise _invalid("a SessionStart needs a sender")
@@ -174,8 +175,10 @@ def start(envelope: Envelope, now: int, *, known: Session | None) -> Session:
     policy = BUILT_IN.get(payload.policy_version or "policy.default")
     if policy is None:
         raise MacpRefusedError("UNKNOWN_POLICY_VERSION", f"there is no policy {payload.policy_version!r}")
+    if policy.mode not in ("*", envelope.mode):
+        raise MacpRefusedError("INVALID_POLICY_DEFINITION", f"policy {policy.policy_id!r} is for {policy.mode!r}")
     stamped = envelope.timestamp_unix_ms  # the client's clock is the deadline's base, if it says anything
-    return Session(
+    session = Session(
         session_id=envelope.session_id,
         mode=envelope.mode,
         initiator=envelope.sender,
@@ -184,10 +187,13 @@ def start(envelope: Envelope, now: int, *, known: Session | None) -> Session:
         started_at=now,
         expires_at=(stamped if stamped > 0 else now) + payload.ttl_ms,
         state=OPEN,
-        mode_state=decision.State(),
         message_ids=Map[str, None]({envelope.message_id: None}),
         participants=tuple(payload.participants),
     )
+    session = replace(session, mode_state=mode.initial(session))
+    if envelope.mode == handoff.MODE and envelope.message_id.startswith(handoff.RESERVED):
+        raise _invalid(f"message ids that begin with {handoff.RESERVED!r} are the runtime's own")
+    return session
 
 
 def _start_payload(envelope: Envelope) -> core_pb2.SessionStartPayload:
@@ -219,8 +225,9 @@ def accept(session: Session, envelope: Envelope, now: int) -> Session:
         raise _invalid(f"the session's mode is {session.mode!r}, not {envelope.mode!r}")
     if session.state != OPEN:
         raise MacpRefusedError("SESSION_NOT_OPEN", SessionState.Name(session.state))
-    decision.authorize(session, envelope.sender, envelope.message_type)
-    mode_state = decision.step(session, session.mode_state, envelope)
+    mode = MODES[session.mode]
+    mode.authorize(session, envelope.sender, envelope.message_type)
+    mode_state = mode.step(session, session.mode_state, envelope)
     before = session.activity.get(envelope.sender)
     commits = envelope.message_type == "Commitment"
     return replace(

@@ -20,7 +20,8 @@ from macp.v1.envelope_pb2 import Ack, Envelope, MACPError, SessionState
 from macp_rx.errors import MacpRefusedError
 from macp_rx.protocol import lifecycle
 from macp_rx.protocol.lifecycle import Session
-from macp_rx.protocol.messages import DECISION, MACP_VERSION
+from macp_rx.protocol.messages import MACP_VERSION, STANDARD_MODES
+from macp_rx.protocol.modes import MODES, Mode
 from macp_rx.protocol.policy import BUILT_IN, Policy
 
 __all__ = ["HANDLERS", "OPEN_TO_ALL", "Changed", "Event", "Said", "Signalled", "State", "policies", "readable"]
@@ -330,17 +331,17 @@ def _cursor(token: str) -> str:
 
 # Discovery
 
-_DECISION_MODE: Final = core_pb2.ModeDescriptor(
-    mode=DECISION,
-    mode_version=lifecycle.MODE_VERSION,
-    title="Decision",
-    description="Proposals, evaluations, objections and votes lead to one commitment",
-    determinism_class="semantic-deterministic",
-    participant_model="declared",
-    message_types=["SessionStart", "Proposal", "Evaluation", "Objection", "Vote", "Commitment"],
-    terminal_message_types=["Commitment"],
-    schema_uris={"protobuf": "buf.build/multiagentcoordinationprotocol/macp"},
-)
+
+def _mode_descriptor(mode: Mode) -> core_pb2.ModeDescriptor:
+    return core_pb2.ModeDescriptor(
+        mode=mode.MODE,
+        mode_version=lifecycle.MODE_VERSION,
+        determinism_class=mode.DETERMINISM_CLASS,
+        participant_model=mode.PARTICIPANT_MODEL,
+        message_types=["SessionStart", *mode.MESSAGE_TYPES, "Commitment"],
+        terminal_message_types=["Commitment"],
+        schema_uris={"protobuf": "buf.build/multiagentcoordinationprotocol/macp"},
+    )
 
 
 def initialize(state: State, caller: str | None, request: core_pb2.InitializeRequest, now: int) -> Result:
@@ -362,7 +363,7 @@ def initialize(state: State, caller: str | None, request: core_pb2.InitializeReq
         selected_protocol_version=MACP_VERSION,
         runtime_info=core_pb2.RuntimeInfo(name=RUNTIME_NAME, title="macp_rx embedded runtime"),
         capabilities=capabilities,
-        supported_modes=[DECISION],
+        supported_modes=sorted(MODES),
         instructions="Authenticate with a bearer token, then Send envelopes.",
     )
     return state, reply, ()
@@ -376,7 +377,7 @@ def get_manifest(state: State, caller: str | None, request: core_pb2.GetManifest
     manifest = core_pb2.AgentManifest(
         agent_id=RUNTIME_NAME,
         title="macp_rx embedded runtime",
-        supported_modes=[DECISION],
+        supported_modes=sorted(MODES),
         input_content_types=content,
         output_content_types=content,
     )
@@ -385,12 +386,13 @@ def get_manifest(state: State, caller: str | None, request: core_pb2.GetManifest
 
 def list_modes(state: State, caller: str | None, request: core_pb2.ListModesRequest, now: int) -> Result:
     """ListModes."""
-    return state, core_pb2.ListModesResponse(modes=[_DECISION_MODE]), ()
+    return state, core_pb2.ListModesResponse(modes=[_mode_descriptor(MODES[mode]) for mode in STANDARD_MODES]), ()
 
 
 def list_ext_modes(state: State, caller: str | None, request: core_pb2.ListExtModesRequest, now: int) -> Result:
     """ListExtModes."""
-    return state, core_pb2.ListExtModesResponse(), ()
+    extensions = [_mode_descriptor(MODES[mode]) for mode in sorted(MODES) if mode not in STANDARD_MODES]
+    return state, core_pb2.ListExtModesResponse(modes=extensions), ()
 
 
 def list_roots(state: State, caller: str | None, request: core_pb2.ListRootsRequest, now: int) -> Result:

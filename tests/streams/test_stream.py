@@ -91,9 +91,13 @@ def test_demand_reaches_the_source_through_operators_of_rxpy(clock: LoopClock) -
 
 
 def test_where_demand_cannot_reach_the_bound_is_an_error_and_not_memory(clock: LoopClock) -> None:
-    flood = stream(rx.from_iterable(range(10_000)), clock)
+    given_up = threading.Event()
+    flood = rx.from_iterable(range(10_000)).pipe(ops.finally_action(given_up.set))
+    items = iter(stream(flood, clock))
+    assert next(items) == 0
+    assert clock.wait(given_up, 5)  # the source was left, since nobody reads and it cannot wait
     with pytest.raises(MacpOverflowError, match="4096 items wait unread"):
-        list(flood)
+        list(items)
 
 
 def test_leaving_a_loop_disposes_the_subscription(clock: LoopClock) -> None:

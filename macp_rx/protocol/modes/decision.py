@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Protobuf
@@ -14,9 +14,10 @@ from macp.modes.decision.v1.decision_pb2 import EvaluationPayload, ObjectionPayl
 from macp.v1.core_pb2 import CommitmentPayload, CommitmentRef
 from macp.v1.envelope_pb2 import Envelope
 
-from macp_rx.errors import MacpRefusedError, MacpSessionError
+from macp_rx.errors import MacpSessionError
 from macp_rx.protocol.commitment import Bound, check_authority, decode_commitment, sign_of
 from macp_rx.protocol.messages import DECISION, Message
+from macp_rx.protocol.modes.rules import Link, forbidden, invalid
 from macp_rx.protocol.validation import (
     validate_confidence,
     validate_recommendation,
@@ -25,11 +26,25 @@ from macp_rx.protocol.validation import (
     validate_vote,
 )
 
-__all__ = ["MODE", "Phase", "State", "authorize", "commit", "evaluate", "propose", "raise_objection", "step", "vote"]
+__all__ = [
+    "MODE",
+    "Phase",
+    "State",
+    "as_json",
+    "authorize",
+    "commit",
+    "evaluate",
+    "initial",
+    "propose",
+    "raise_objection",
+    "step",
+    "vote",
+]
 
 MODE: Final = DECISION
-
-P = TypeVar("P")
+DETERMINISM_CLASS: Final = "semantic-deterministic"
+PARTICIPANT_MODEL: Final = "declared"
+MESSAGE_TYPES: Final = ("Proposal", "Evaluation", "Objection", "Vote")
 
 
 # Messages: values, nothing is sent by making one.
@@ -136,42 +151,70 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Link(Generic[P]):
-    """One item of a linked list, newest first.
-
-    Attributes:
-        sender: who said it.
-        payload: what was said.
-        earlier: the rest.
-    """
-
-    sender: str
-    payload: P
-    earlier: Link[P] | None
-
-
-@dataclass(frozen=True, slots=True)
 class State:
     """What was accepted in a decision. A value: a step makes a new one, which shares all that did not change.
 
     Attributes:
         phase: how far it has come.
         proposals: proposal id -> who proposed what.
-        evaluations: newest first, as a linked list, so that a step costs the same at the 5,000th.
-        objections: likewise.
+        evaluations: (sender, evaluation), as a list that shares structure.
+        objections: (sender, objection), likewise.
         votes: proposal id -> sender -> vote; the first vote of a sender on a proposal stands.
         commitment: what was committed to.
     """
 
     phase: Phase = Phase.PROPOSAL
     proposals: Map[str, tuple[str, ProposalPayload]] = field(default_factory=Map[str, tuple[str, ProposalPayload]])
-    evaluations: Link[EvaluationPayload] | None = None
-    objections: Link[ObjectionPayload] | None = None
+    evaluations: Link[tuple[str, EvaluationPayload]] | None = None
+    objections: Link[tuple[str, ObjectionPayload]] | None = None
     votes: Map[str, Map[str, VotePayload]] = field(default_factory=Map[str, Map[str, VotePayload]])
     commitment: CommitmentPayload | None = None
 
 
+def as_json(state: State) -> dict[str, object]:
+    """The state as the reference runtime keeps it."""
+    return {
+        "proposals": {
+            proposal_id: {
+                "proposal_id": proposal_id,
+                "option": proposed.option,
+                "rationale": proposed.rationale,
+                "sender": sender,
+            }
+            for proposal_id, (sender, proposed) in sorted(state.proposals.items())
+        },
+        "evaluations": [
+            {
+                "proposal_id": said.proposal_id,
+                "recommendation": said.recommendation,
+                "confidence": said.confidence,
+                "reason": said.reason,
+                "sender": sender,
+            }
+            for sender, said in state.evaluations or ()
+        ],
+        "objections": [
+            {"proposal_id": said.proposal_id, "reason": said.reason, "severity": said.severity, "sender": sender}
+            for sender, said in state.objections or ()
+        ],
+        "votes": {
+            proposal_id: {
+                sender: {"proposal_id": proposal_id, "vote": said.vote, "reason": said.reason, "sender": sender}
+                for sender, said in sorted(votes.items())
+            }
+            for proposal_id, votes in sorted(state.votes.items())
+        },
+        "phase": state.phase.value,
+    }
+
+
 # Rules.
+
+
+def initial(session: Bound) -> State:
+    """The state at the start. A session without participants is legal here, and inert."""
+    del session
+    return State()
 
 
 def authorize(session: Bound, sender: str, message_type: str) -> None:
@@ -179,9 +222,9 @@ def authorize(session: Bound, sender: str, message_type: str) -> None:
     if message_type == "Commitment":
         check_authority(session, sender)
     elif message_type not in _RULES:
-        raise MacpRefusedError("FORBIDDEN", f"decision mode has no {message_type!r}")
+        raise forbidden(f"decision mode has no {message_type!r}")
     elif sender not in session.participants:
-        raise MacpRefusedError("FORBIDDEN", f"{sender!r} is no participant")
+        raise forbidden(f"{sender!r} is no participant")
 
 
 def step(session: Bound, state: State, envelope: Envelope) -> State:
@@ -198,59 +241,55 @@ def step(session: Bound, state: State, envelope: Envelope) -> State:
     if envelope.message_type == "Commitment":
         commitment = decode_commitment(session, envelope.payload)
         if not state.proposals:
-            raise _invalid("there is no proposal to decide on")
+            raise invalid("there is no proposal to decide on")
         return replace(state, phase=Phase.COMMITTED, commitment=commitment)
     cls, check, apply = _RULES[envelope.message_type]
     try:
         payload = cls.FromString(envelope.payload)
         check(payload)
     except (DecodeError, MacpSessionError) as error:
-        raise _invalid(str(error)) from None
+        raise invalid(str(error)) from None
     return apply(state, envelope.sender, payload)
 
 
 def _propose(state: State, sender: str, proposal: ProposalPayload) -> State:
     if state.phase is Phase.VOTING:
-        raise _invalid("voting has begun; no proposal can follow")
+        raise invalid("voting has begun; no proposal can follow")
     if proposal.proposal_id in state.proposals:
-        raise _invalid(f"proposal {proposal.proposal_id!r} exists already")
+        raise invalid(f"proposal {proposal.proposal_id!r} exists already")
     proposals = state.proposals.set(proposal.proposal_id, (sender, proposal))
     return replace(state, phase=Phase.EVALUATION, proposals=proposals)
 
 
 def _evaluate(state: State, sender: str, evaluation: EvaluationPayload) -> State:
     _check_open(state, evaluation.proposal_id)
-    return replace(state, evaluations=Link(sender, evaluation, state.evaluations))
+    return replace(state, evaluations=Link((sender, evaluation), state.evaluations))
 
 
 def _object(state: State, sender: str, objection: ObjectionPayload) -> State:
     _check_open(state, objection.proposal_id)
-    return replace(state, objections=Link(sender, objection, state.objections))
+    return replace(state, objections=Link((sender, objection), state.objections))
 
 
 def _vote(state: State, sender: str, vote: VotePayload) -> State:
     if state.phase not in (Phase.EVALUATION, Phase.VOTING):
-        raise _invalid("there is nothing to vote on")
+        raise invalid("there is nothing to vote on")
     _check_known(state, vote.proposal_id)
     votes = state.votes.get(vote.proposal_id) or Map[str, VotePayload]()
     if sender in votes:
-        raise _invalid(f"{sender!r} has voted on {vote.proposal_id!r} already")
+        raise invalid(f"{sender!r} has voted on {vote.proposal_id!r} already")
     return replace(state, phase=Phase.VOTING, votes=state.votes.set(vote.proposal_id, votes.set(sender, vote)))
 
 
 def _check_open(state: State, proposal_id: str) -> None:
     if state.phase is not Phase.EVALUATION:
-        raise _invalid(f"evaluations and objections are not taken in phase {state.phase.value}")
+        raise invalid(f"evaluations and objections are not taken in phase {state.phase.value}")
     _check_known(state, proposal_id)
 
 
 def _check_known(state: State, proposal_id: str) -> None:
     if proposal_id not in state.proposals:
-        raise _invalid(f"there is no proposal {proposal_id!r}")
-
-
-def _invalid(message: str) -> MacpRefusedError:
-    return MacpRefusedError("INVALID_ENVELOPE", message)
+        raise invalid(f"there is no proposal {proposal_id!r}")
 
 
 _RULES: Final[Mapping[str, tuple[type[Protobuf], Callable[[Any], None], Callable[[State, str, Any], State]]]] = {

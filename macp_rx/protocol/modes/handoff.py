@@ -1,0 +1,227 @@
+"""Handoff mode: offers, context, acceptance (RFC-MACP-0010, `protocol.md` 4.5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from immutables import Map
+from macp.modes.handoff.v1.handoff_pb2 import (
+    HandoffAcceptPayload,
+    HandoffContextPayload,
+    HandoffDeclinePayload,
+    HandoffOfferPayload,
+)
+from macp.v1.envelope_pb2 import Envelope
+
+from macp_rx.protocol.commitment import Bound, decode_commitment
+from macp_rx.protocol.messages import HANDOFF, Message
+from macp_rx.protocol.modes import rules
+from macp_rx.protocol.modes.rules import Link, decoded, forbidden, invalid
+from macp_rx.protocol.validation import validate_required_field
+
+__all__ = ["State", "accept_handoff", "add_context", "as_json", "authorize", "decline", "initial", "offer", "step"]
+
+MODE: Final = HANDOFF
+DETERMINISM_CLASS: Final = "context-frozen"
+PARTICIPANT_MODEL: Final = "delegated"
+MESSAGE_TYPES: Final = ("HandoffOffer", "HandoffContext", "HandoffAccept", "HandoffDecline")
+RESERVED: Final = "implicit-accept:"
+"""Message ids of this form are the runtime's own."""
+
+
+# Messages: values, nothing is sent by making one.
+
+
+def offer(
+    handoff_id: str, target_participant: str, *, scope: str = "", reason: str = ""
+) -> Message[HandoffOfferPayload]:
+    """Offers to hand something over to a participant."""
+    validate_required_field("handoff_id", handoff_id)
+    validate_required_field("target_participant", target_participant)
+    payload = HandoffOfferPayload(
+        handoff_id=handoff_id, target_participant=target_participant, scope=scope, reason=reason
+    )
+    return Message(MODE, payload)
+
+
+def add_context(
+    handoff_id: str, *, content_type: str = "application/octet-stream", context: bytes = b""
+) -> Message[HandoffContextPayload]:
+    """Adds what the other needs to know; also after it has answered."""
+    return Message(MODE, HandoffContextPayload(handoff_id=handoff_id, content_type=content_type, context=context))
+
+
+def accept_handoff(handoff_id: str, *, accepted_by: str = "", reason: str = "") -> Message[HandoffAcceptPayload]:
+    """Accepts an offer made to the sender."""
+    return Message(MODE, HandoffAcceptPayload(handoff_id=handoff_id, accepted_by=accepted_by, reason=reason))
+
+
+def decline(handoff_id: str, *, declined_by: str = "", reason: str = "") -> Message[HandoffDeclinePayload]:
+    """Declines an offer made to the sender, for good."""
+    return Message(MODE, HandoffDeclinePayload(handoff_id=handoff_id, declined_by=declined_by, reason=reason))
+
+
+# State.
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One offer.
+
+    Attributes:
+        payload: what is offered, to whom.
+        offered_by: by whom.
+        disposition: ``Offered``, ``Accepted`` or ``Declined``; it settles once.
+        settled_by: who accepted or declined.
+        outcome_reason: why.
+    """
+
+    payload: HandoffOfferPayload
+    offered_by: str
+    disposition: str = "Offered"
+    settled_by: str | None = None
+    outcome_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What was accepted in a handoff session.
+
+    Attributes:
+        offers: handoff id -> offer.
+        contexts: handoff id -> (sender, context), as a list that shares structure.
+    """
+
+    offers: Map[str, Offer] = field(default_factory=Map[str, Offer])
+    contexts: Map[str, Link[tuple[str, HandoffContextPayload]]] = field(
+        default_factory=Map[str, Link[tuple[str, HandoffContextPayload]]]
+    )
+
+    def active_offer(self) -> Offer | None:
+        """The offer that waits for an answer."""
+        return next((one for one in self.offers.values() if one.disposition == "Offered"), None)
+
+    def has_accepted_offer(self) -> bool:
+        """Whether some offer was accepted."""
+        return any(one.disposition == "Accepted" for one in self.offers.values())
+
+    def declined_targets(self) -> frozenset[str]:
+        """Who has declined; they cannot be offered to again."""
+        return frozenset(
+            one.payload.target_participant for one in self.offers.values() if one.disposition == "Declined"
+        )
+
+    def can_offer_to(self, target: str) -> bool:
+        """Whether an offer to ``target`` is possible now."""
+        return self.active_offer() is None and not self.has_accepted_offer() and target not in self.declined_targets()
+
+
+def as_json(state: State) -> dict[str, object]:
+    """The state as the reference runtime keeps it, without its clock's times."""
+    return {
+        "offers": {
+            handoff_id: {
+                "handoff_id": handoff_id,
+                "target_participant": one.payload.target_participant,
+                "scope": one.payload.scope,
+                "reason": one.payload.reason,
+                "offered_by": one.offered_by,
+                "disposition": one.disposition,
+                "accepted_by": one.settled_by if one.disposition == "Accepted" else None,
+                "declined_by": one.settled_by if one.disposition == "Declined" else None,
+                "outcome_reason": one.outcome_reason,
+            }
+            for handoff_id, one in sorted(state.offers.items())
+        },
+        "contexts": {
+            handoff_id: [
+                {"content_type": context.content_type, "context": list(context.context), "sender": sender}
+                for sender, context in contexts
+            ]
+            for handoff_id, contexts in sorted(state.contexts.items())
+        },
+    }
+
+
+# Rules.
+
+
+def initial(session: Bound) -> State:
+    """The state at the start; there must be two participants, the initiator among them."""
+    if len(session.participants) < 2 or session.initiator not in session.participants:
+        raise invalid("a handoff needs two participants, and the initiator must be one")
+    return State()
+
+
+def authorize(session: Bound, sender: str, message_type: str) -> None:
+    """The initiator offers, participants answer, whoever has authority commits."""
+    rules.authorize(session, sender, message_type, initiator_only="HandoffOffer")
+
+
+def step(session: Bound, state: State, envelope: Envelope) -> State:
+    """The state after one more message of an authorized sender. Raises MacpRefusedError for what it breaks."""
+    if envelope.message_id.startswith(RESERVED):
+        raise invalid(f"message ids that begin with {RESERVED!r} are the runtime's own")
+    match envelope.message_type:
+        case "HandoffOffer":
+            return _offer(session, state, envelope)
+        case "HandoffContext":
+            return _context(state, envelope)
+        case "HandoffAccept":
+            accepted = decoded(envelope, HandoffAcceptPayload)
+            if accepted.implicit:
+                raise invalid("only the runtime accepts implicitly")
+            return _settle(state, envelope, accepted.handoff_id, accepted.accepted_by, "Accepted", accepted.reason)
+        case "HandoffDecline":
+            declined = decoded(envelope, HandoffDeclinePayload)
+            return _settle(state, envelope, declined.handoff_id, declined.declined_by, "Declined", declined.reason)
+        case "Commitment":
+            decode_commitment(session, envelope.payload)
+            if all(one.disposition == "Offered" for one in state.offers.values()):
+                raise invalid("no offer was accepted or declined")
+            return state
+        case other:
+            raise invalid(f"handoff mode has no {other!r}")
+
+
+def _offer(session: Bound, state: State, envelope: Envelope) -> State:
+    offered = decoded(envelope, HandoffOfferPayload)
+    target = offered.target_participant
+    if not offered.handoff_id or not target:
+        raise invalid("handoff_id and target_participant must not be empty")
+    if offered.handoff_id in state.offers:
+        raise invalid(f"handoff {offered.handoff_id!r} exists already")
+    if target not in session.participants or target == envelope.sender:
+        raise invalid(f"{target!r} is not another participant")
+    if not state.can_offer_to(target):
+        raise invalid(f"another offer is open or accepted, or {target!r} has declined before")
+    return replace(state, offers=state.offers.set(offered.handoff_id, Offer(offered, envelope.sender)))
+
+
+def _context(state: State, envelope: Envelope) -> State:
+    context = decoded(envelope, HandoffContextPayload)
+    one = _known(state, context.handoff_id)
+    if envelope.sender != one.offered_by:
+        raise forbidden("only who offers adds context")
+    contexts = Link((envelope.sender, context), state.contexts.get(context.handoff_id))
+    return replace(state, contexts=state.contexts.set(context.handoff_id, contexts))
+
+
+def _settle(state: State, envelope: Envelope, handoff_id: str, named: str, disposition: str, reason: str) -> State:
+    one = _known(state, handoff_id)
+    if envelope.sender != one.payload.target_participant:
+        raise forbidden("only who was offered to answers")
+    if named not in ("", envelope.sender):
+        raise invalid(f"{envelope.sender!r} cannot answer in the name of {named!r}")
+    if one.disposition != "Offered":
+        raise invalid(f"the offer is {one.disposition} already")
+    settled = replace(one, disposition=disposition, settled_by=envelope.sender, outcome_reason=reason)
+    return replace(state, offers=state.offers.set(handoff_id, settled))
+
+
+def _known(state: State, handoff_id: str) -> Offer:
+    one = state.offers.get(handoff_id)
+    if one is None:
+        raise invalid(f"there is no offer {handoff_id!r}")
+    return one

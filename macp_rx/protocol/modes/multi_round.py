@@ -1,0 +1,124 @@
+"""Multi-round convergence, ``ext.multi_round.v1``: everybody contributes until all say the same (`protocol.md` 4.7)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import Final, cast
+
+from google.protobuf.message import DecodeError
+from immutables import Map
+from macp.modes.multi_round.v1.multi_round_pb2 import ContributePayload
+from macp.v1.envelope_pb2 import Envelope
+
+from macp_rx.protocol.commitment import Bound, decode_commitment
+from macp_rx.protocol.messages import MULTI_ROUND, Message
+from macp_rx.protocol.modes.rules import forbidden, invalid, need_roster
+from macp_rx.protocol.validation import validate_required_field
+
+__all__ = ["State", "as_json", "authorize", "contribute", "initial", "step"]
+
+MODE: Final = MULTI_ROUND
+DETERMINISM_CLASS: Final = "semantic-deterministic"
+PARTICIPANT_MODEL: Final = "peer"
+MESSAGE_TYPES: Final = ("Contribute",)
+
+
+def contribute(value: str) -> Message[ContributePayload]:
+    """Says what one's value is now. An empty one has no bytes on the wire, which the protocol refuses."""
+    validate_required_field("value", value)
+    return Message(MODE, ContributePayload(value=value))
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What was accepted in a multi-round session.
+
+    Attributes:
+        participants: who must agree.
+        round: how many new or changed values there were.
+        contributions: participant -> its latest value.
+        converged: everybody has a value, and all are equal; then nothing more is contributed.
+    """
+
+    participants: tuple[str, ...]
+    round: int = 0
+    contributions: Map[str, str] = field(default_factory=Map[str, str])
+    converged: bool = False
+
+
+def as_json(state: State) -> dict[str, object]:
+    """The state as the reference runtime keeps it."""
+    return {
+        "round": state.round,
+        "participants": list(state.participants),
+        "contributions": dict(sorted(state.contributions.items())),
+        "convergence_type": "all_equal",
+        "converged": state.converged,
+    }
+
+
+def initial(session: Bound) -> State:
+    """The state at the start; refuses an empty roster."""
+    need_roster(session)
+    return State(session.participants)
+
+
+def authorize(session: Bound, sender: str, message_type: str) -> None:
+    """Participants contribute; the initiator commits, whatever the policy says of authority."""
+    if message_type == "Commitment":
+        if sender != session.initiator:
+            raise forbidden("only the initiator commits in this mode")
+    elif sender not in session.participants:
+        raise forbidden(f"{sender!r} is no participant")
+
+
+def step(session: Bound, state: State, envelope: Envelope) -> State:
+    """The state after one more message of an authorized sender. Raises MacpRefusedError for what it breaks."""
+    match envelope.message_type:
+        case "Contribute":
+            return _contribute(state, envelope)
+        case "Commitment":
+            if not state.converged:
+                raise invalid("the participants have not converged")
+            decode_commitment(session, envelope.payload)
+            return state
+        case other:
+            raise invalid(f"multi-round mode has no {other!r}")
+
+
+def _contribute(state: State, envelope: Envelope) -> State:
+    if state.converged:
+        raise invalid("convergence is final")
+    value = _value(envelope.payload)
+    if state.contributions.get(envelope.sender) == value:
+        return state
+    contributions = state.contributions.set(envelope.sender, value)
+    converged = len(set(contributions.values())) == 1 and all(name in contributions for name in state.participants)
+    return replace(state, round=state.round + 1, contributions=contributions, converged=converged)
+
+
+def _value(payload: bytes) -> str:
+    """A contribution is protobuf, or a JSON object with a string ``value``; bytes that are both are protobuf."""
+    if not payload:
+        raise invalid("a contribution needs a payload")
+    try:
+        message: ContributePayload | None = ContributePayload.FromString(payload)
+    except DecodeError:
+        message = None
+    canonical = message is not None and message.SerializeToString() == payload
+    said = _json_value(payload)
+    if said is not None and not canonical:
+        return said
+    if message is None:
+        raise invalid("the payload is no ContributePayload")
+    return message.value
+
+
+def _json_value(payload: bytes) -> str | None:
+    try:
+        said = json.loads(payload.decode())
+    except ValueError:
+        return None
+    value = cast("dict[str, object]", said).get("value") if isinstance(said, dict) else None
+    return value if isinstance(value, str) else None

@@ -1,0 +1,182 @@
+"""Quorum mode: one request, ballots, one commitment (RFC-MACP-0011, `protocol.md` 4.6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from immutables import Map
+from macp.modes.quorum.v1.quorum_pb2 import AbstainPayload, ApprovalRequestPayload, ApprovePayload, RejectPayload
+from macp.v1.envelope_pb2 import Envelope
+
+from macp_rx.errors import MacpSessionError
+from macp_rx.protocol.commitment import Bound, decode_commitment
+from macp_rx.protocol.messages import QUORUM, Message
+from macp_rx.protocol.modes import rules
+from macp_rx.protocol.modes.rules import decoded, invalid, need_roster
+from macp_rx.protocol.validation import validate_required_field
+
+__all__ = ["State", "abstain", "approve", "as_json", "authorize", "initial", "reject", "request_approval", "step"]
+
+MODE: Final = QUORUM
+DETERMINISM_CLASS: Final = "semantic-deterministic"
+PARTICIPANT_MODEL: Final = "quorum"
+MESSAGE_TYPES: Final = ("ApprovalRequest", "Approve", "Reject", "Abstain")
+
+
+# Messages: values, nothing is sent by making one.
+
+
+def request_approval(
+    request_id: str, action: str, *, required_approvals: int, summary: str = "", details: bytes = b""
+) -> Message[ApprovalRequestPayload]:
+    """Asks for approval by so many participants."""
+    validate_required_field("request_id", request_id)
+    if required_approvals < 1:
+        raise MacpSessionError(f"required_approvals is {required_approvals}; at least one is needed")
+    payload = ApprovalRequestPayload(
+        request_id=request_id, action=action, summary=summary, details=details, required_approvals=required_approvals
+    )
+    return Message(MODE, payload)
+
+
+def approve(request_id: str, *, reason: str = "") -> Message[ApprovePayload]:
+    """Approves, once and for all."""
+    return Message(MODE, ApprovePayload(request_id=request_id, reason=reason))
+
+
+def reject(request_id: str, *, reason: str = "") -> Message[RejectPayload]:
+    """Rejects, once and for all."""
+    return Message(MODE, RejectPayload(request_id=request_id, reason=reason))
+
+
+def abstain(request_id: str, *, reason: str = "") -> Message[AbstainPayload]:
+    """Abstains, which uses up the ballot."""
+    return Message(MODE, AbstainPayload(request_id=request_id, reason=reason))
+
+
+# State.
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """One participant's ballot.
+
+    Attributes:
+        choice: ``Approve``, ``Reject`` or ``Abstain``.
+        reason: why.
+    """
+
+    choice: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What was accepted in a quorum session.
+
+    Attributes:
+        request: what approval is asked for; one per session.
+        requested_by: by whom.
+        ballots: sender -> ballot; the first stands.
+        approvals: how many of them approve.
+    """
+
+    request: ApprovalRequestPayload | None = None
+    requested_by: str = ""
+    ballots: Map[str, Ballot] = field(default_factory=Map[str, Ballot])
+    approvals: int = 0
+
+    def has_quorum(self) -> bool:
+        """Whether enough have approved."""
+        return self.request is not None and self.approvals >= self.request.required_approvals
+
+    def is_threshold_unreachable(self, participants: int) -> bool:
+        """Whether the ballots that are missing can no longer make it enough."""
+        missing = participants - len(self.ballots)
+        return self.request is not None and self.approvals + missing < self.request.required_approvals
+
+    def count(self, choice: str) -> int:
+        """How many ballots say ``Approve``, ``Reject`` or ``Abstain``."""
+        return sum(1 for ballot in self.ballots.values() if ballot.choice == choice)
+
+
+def as_json(state: State) -> dict[str, object]:
+    """The state as the reference runtime keeps it."""
+    request = state.request
+    return {
+        "request": None
+        if request is None
+        else {
+            "request_id": request.request_id,
+            "action": request.action,
+            "summary": request.summary,
+            "details": list(request.details),
+            "required_approvals": request.required_approvals,
+            "requested_by": state.requested_by,
+        },
+        "ballots": {
+            sender: {
+                "request_id": request.request_id if request else "",
+                "choice": ballot.choice,
+                "sender": sender,
+                "reason": ballot.reason,
+            }
+            for sender, ballot in sorted(state.ballots.items())
+        },
+    }
+
+
+# Rules.
+
+
+def initial(session: Bound) -> State:
+    """The state at the start; refuses an empty roster."""
+    need_roster(session)
+    return State()
+
+
+def authorize(session: Bound, sender: str, message_type: str) -> None:
+    """The initiator asks, participants answer, whoever has authority commits."""
+    rules.authorize(session, sender, message_type, initiator_only="ApprovalRequest")
+
+
+def step(session: Bound, state: State, envelope: Envelope) -> State:
+    """The state after one more message of an authorized sender. Raises MacpRefusedError for what it breaks."""
+    match envelope.message_type:
+        case "ApprovalRequest":
+            return _request(session, state, envelope)
+        case "Approve":
+            return _ballot(state, envelope, decoded(envelope, ApprovePayload))
+        case "Reject":
+            return _ballot(state, envelope, decoded(envelope, RejectPayload))
+        case "Abstain":
+            return _ballot(state, envelope, decoded(envelope, AbstainPayload))
+        case "Commitment":
+            decode_commitment(session, envelope.payload)
+            if not (state.has_quorum() or state.is_threshold_unreachable(len(session.participants))):
+                raise invalid("enough have neither approved nor become unable to")
+            return state
+        case other:
+            raise invalid(f"quorum mode has no {other!r}")
+
+
+def _request(session: Bound, state: State, envelope: Envelope) -> State:
+    request = decoded(envelope, ApprovalRequestPayload)
+    if state.request is not None:
+        raise invalid("there is a request already")
+    if not request.request_id:
+        raise invalid("request_id is empty")
+    if not 1 <= request.required_approvals <= len(session.participants):
+        raise invalid(f"required_approvals {request.required_approvals} is not in 1 to {len(session.participants)}")
+    return replace(state, request=request, requested_by=envelope.sender)
+
+
+def _ballot(state: State, envelope: Envelope, ballot: ApprovePayload | RejectPayload | AbstainPayload) -> State:
+    if state.request is None or ballot.request_id != state.request.request_id:
+        raise invalid(f"there is no request {ballot.request_id!r}")
+    if envelope.sender in state.ballots:
+        raise invalid(f"{envelope.sender!r} has cast a ballot already")
+    cast = Ballot(envelope.message_type, ballot.reason)
+    approvals = state.approvals + (envelope.message_type == "Approve")
+    return replace(state, ballots=state.ballots.set(envelope.sender, cast), approvals=approvals)

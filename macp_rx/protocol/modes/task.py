@@ -1,0 +1,338 @@
+"""Task mode: one task, one assignee, one report (RFC-MACP-0009, `protocol.md` 4.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from macp.modes.task.v1.task_pb2 import (
+    TaskAcceptPayload,
+    TaskCompletePayload,
+    TaskFailPayload,
+    TaskRejectPayload,
+    TaskRequestPayload,
+    TaskUpdatePayload,
+)
+from macp.v1.envelope_pb2 import Envelope
+
+from macp_rx.errors import MacpRefusedError
+from macp_rx.protocol.commitment import Bound, decode_commitment
+from macp_rx.protocol.messages import TASK, Message
+from macp_rx.protocol.modes import rules
+from macp_rx.protocol.modes.rules import Link, decoded, forbidden, invalid
+from macp_rx.protocol.validation import validate_required_field
+
+__all__ = [
+    "State",
+    "accept_task",
+    "as_json",
+    "authorize",
+    "complete_task",
+    "fail_task",
+    "initial",
+    "reject_task",
+    "request_task",
+    "step",
+    "update_task",
+]
+
+MODE: Final = TASK
+DETERMINISM_CLASS: Final = "structural-only"
+PARTICIPANT_MODEL: Final = "orchestrated"
+MESSAGE_TYPES: Final = ("TaskRequest", "TaskAccept", "TaskReject", "TaskUpdate", "TaskComplete", "TaskFail")
+
+
+# Messages: values, nothing is sent by making one.
+
+
+def request_task(
+    task_id: str,
+    title: str,
+    *,
+    instructions: str = "",
+    requested_assignee: str = "",
+    input_data: bytes = b"",
+    deadline_unix_ms: int = 0,
+) -> Message[TaskRequestPayload]:
+    """Asks for a task to be done; by anybody, or by one named participant. The deadline is recorded, not enforced."""
+    validate_required_field("task_id", task_id)
+    payload = TaskRequestPayload(
+        task_id=task_id,
+        title=title,
+        instructions=instructions,
+        requested_assignee=requested_assignee,
+        input=input_data,
+        deadline_unix_ms=deadline_unix_ms,
+    )
+    return Message(MODE, payload)
+
+
+def accept_task(task_id: str, *, assignee: str = "", reason: str = "") -> Message[TaskAcceptPayload]:
+    """Takes the task on."""
+    return Message(MODE, TaskAcceptPayload(task_id=task_id, assignee=assignee, reason=reason))
+
+
+def reject_task(task_id: str, *, assignee: str = "", reason: str = "") -> Message[TaskRejectPayload]:
+    """Does not take the task on, or gives it back."""
+    return Message(MODE, TaskRejectPayload(task_id=task_id, assignee=assignee, reason=reason))
+
+
+def update_task(
+    task_id: str, *, status: str = "", progress: float = 0.0, message: str = "", partial_output: bytes = b""
+) -> Message[TaskUpdatePayload]:
+    """Tells how far the task is."""
+    payload = TaskUpdatePayload(
+        task_id=task_id, status=status, progress=progress, message=message, partial_output=partial_output
+    )
+    return Message(MODE, payload)
+
+
+def complete_task(
+    task_id: str, *, assignee: str = "", output: bytes = b"", summary: str = ""
+) -> Message[TaskCompletePayload]:
+    """Reports the task done."""
+    return Message(MODE, TaskCompletePayload(task_id=task_id, assignee=assignee, output=output, summary=summary))
+
+
+def fail_task(
+    task_id: str, *, assignee: str = "", error_code: str = "", reason: str = "", retryable: bool = False
+) -> Message[TaskFailPayload]:
+    """Reports the task failed."""
+    payload = TaskFailPayload(
+        task_id=task_id, assignee=assignee, error_code=error_code, reason=reason, retryable=retryable
+    )
+    return Message(MODE, payload)
+
+
+# State.
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """One participant's refusal of the task.
+
+    Attributes:
+        assignee: who.
+        reason: why.
+        while_assigned: it had accepted before.
+    """
+
+    assignee: str
+    reason: str
+    while_assigned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What was accepted in a task session.
+
+    Attributes:
+        task: what is to be done; one per session.
+        requester: who asked.
+        active_assignee: who has it now; the first to accept.
+        rejections: who has refused it, in order.
+        updates: (sender, update), as a list that shares structure.
+        report: the completion or the failure; after it nothing is updated.
+        reporter: whose.
+    """
+
+    task: TaskRequestPayload | None = None
+    requester: str = ""
+    active_assignee: str | None = None
+    rejections: tuple[Rejection, ...] = ()
+    updates: Link[tuple[str, TaskUpdatePayload]] | None = None
+    report: TaskCompletePayload | TaskFailPayload | None = None
+    reporter: str = ""
+
+    def is_completed(self) -> bool:
+        """Whether the task was reported done."""
+        return isinstance(self.report, TaskCompletePayload)
+
+    def is_failed(self) -> bool:
+        """Whether the task was reported failed."""
+        return isinstance(self.report, TaskFailPayload)
+
+    def has_declined(self, participant: str) -> bool:
+        """Whether a participant has refused it."""
+        return any(rejection.assignee == participant for rejection in self.rejections)
+
+    def latest_progress(self) -> float:
+        """How far it was at the last update; 0 without one."""
+        return self.updates.item[1].progress if self.updates else 0.0
+
+
+def as_json(state: State) -> dict[str, object]:
+    """The state as the reference runtime keeps it."""
+    task = state.task
+    task_id = task.task_id if task else ""
+    return {
+        "task": None
+        if task is None
+        else {
+            "task_id": task.task_id,
+            "title": task.title,
+            "instructions": task.instructions,
+            "requested_assignee": task.requested_assignee,
+            "input": list(task.input),
+            "deadline_unix_ms": task.deadline_unix_ms,
+            "requester": state.requester,
+        },
+        "active_assignee": state.active_assignee,
+        "rejections": [
+            {
+                "task_id": task_id,
+                "assignee": rejection.assignee,
+                "reason": rejection.reason,
+                "while_assigned": rejection.while_assigned,
+            }
+            for rejection in state.rejections
+        ],
+        "updates": [
+            {
+                "task_id": task_id,
+                "status": update.status,
+                "progress": update.progress,
+                "message": update.message,
+                "partial_output": list(update.partial_output),
+                "sender": sender,
+            }
+            for sender, update in state.updates or ()
+        ],
+        "terminal_report": _report_as_json(state),
+    }
+
+
+def _report_as_json(state: State) -> dict[str, object] | None:
+    match state.report:
+        case TaskCompletePayload() as done:
+            complete = {"task_id": done.task_id, "assignee": state.reporter}
+            return {"Complete": {**complete, "output": list(done.output), "summary": done.summary}}
+        case TaskFailPayload() as failed:
+            fail = {"task_id": failed.task_id, "assignee": state.reporter, "error_code": failed.error_code}
+            return {"Fail": {**fail, "reason": failed.reason, "retryable": failed.retryable}}
+        case _:
+            return None
+
+
+# Rules.
+
+
+def initial(session: Bound) -> State:
+    """The state at the start; there must be somebody besides the initiator."""
+    if all(participant == session.initiator for participant in session.participants):
+        raise invalid("a task needs a participant besides the initiator")
+    return State()
+
+
+def authorize(session: Bound, sender: str, message_type: str) -> None:
+    """The initiator asks, participants work, whoever has authority commits."""
+    rules.authorize(session, sender, message_type, initiator_only="TaskRequest")
+
+
+def step(session: Bound, state: State, envelope: Envelope) -> State:
+    """The state after one more message of an authorized sender. Raises MacpRefusedError for what it breaks."""
+    sender = envelope.sender
+    match envelope.message_type:
+        case "TaskRequest":
+            return _request(session, state, envelope)
+        case "TaskAccept":
+            return _accept(session, state, sender, decoded(envelope, TaskAcceptPayload))
+        case "TaskReject":
+            return _reject(session, state, sender, decoded(envelope, TaskRejectPayload))
+        case "TaskUpdate":
+            update = decoded(envelope, TaskUpdatePayload)
+            _check_working(state, sender, update.task_id)
+            return replace(state, updates=Link((sender, update), state.updates))
+        case "TaskComplete":
+            return _report(state, sender, decoded(envelope, TaskCompletePayload))
+        case "TaskFail":
+            return _report(state, sender, decoded(envelope, TaskFailPayload))
+        case "Commitment":
+            commitment = decode_commitment(session, envelope.payload)
+            if state.report is None and not (_declined_by_name(state) and not commitment.outcome_positive):
+                raise invalid("the task was neither completed nor failed, nor declined by the one it was meant for")
+            return state
+        case other:
+            raise invalid(f"task mode has no {other!r}")
+
+
+def _request(session: Bound, state: State, envelope: Envelope) -> State:
+    task = decoded(envelope, TaskRequestPayload)
+    if state.task is not None:
+        raise invalid("there is a task already")
+    if not task.task_id:
+        raise invalid("task_id is empty")
+    if task.requested_assignee and task.requested_assignee not in session.participants:
+        raise invalid(f"requested_assignee {task.requested_assignee!r} is no participant")
+    return replace(state, task=task, requester=envelope.sender)
+
+
+def _accept(session: Bound, state: State, sender: str, accepted: TaskAcceptPayload) -> State:
+    task = _known(state, accepted.task_id)
+    if state.active_assignee is not None:
+        raise invalid(f"{state.active_assignee!r} has the task")
+    if state.has_declined(sender):
+        raise invalid(f"{sender!r} has rejected the task before")
+    if any(rejection.while_assigned for rejection in state.rejections):
+        raise _not_reassignable()
+    _check_named(accepted.assignee, sender)
+    _check_eligible(session, task, sender)
+    return replace(state, active_assignee=sender)
+
+
+def _reject(session: Bound, state: State, sender: str, rejected: TaskRejectPayload) -> State:
+    task = _known(state, rejected.task_id)
+    while_assigned = state.active_assignee == sender
+    if while_assigned:
+        raise _not_reassignable()
+    if state.active_assignee is not None:
+        raise invalid(f"{state.active_assignee!r} has the task")
+    _check_named(rejected.assignee, sender)
+    _check_eligible(session, task, sender)
+    if state.has_declined(sender):
+        raise invalid(f"{sender!r} has rejected the task before")
+    return replace(state, rejections=(*state.rejections, Rejection(sender, rejected.reason, while_assigned)))
+
+
+def _report(state: State, sender: str, report: TaskCompletePayload | TaskFailPayload) -> State:
+    _check_working(state, sender, report.task_id)
+    _check_named(report.assignee, sender)
+    return replace(state, report=report, reporter=sender)
+
+
+def _known(state: State, task_id: str) -> TaskRequestPayload:
+    if state.task is None or state.task.task_id != task_id:
+        raise invalid(f"there is no task {task_id!r}")
+    return state.task
+
+
+def _check_working(state: State, sender: str, task_id: str) -> None:
+    _known(state, task_id)
+    if state.report is not None or sender != state.active_assignee:
+        raise forbidden("only who has the task reports on it, and nothing follows the report")
+
+
+def _check_named(named: str, sender: str) -> None:
+    if named not in ("", sender):
+        raise invalid(f"{sender!r} cannot speak in the name of {named!r}")
+
+
+def _check_eligible(session: Bound, task: TaskRequestPayload, sender: str) -> None:
+    if task.requested_assignee:
+        eligible = sender == task.requested_assignee
+    else:
+        eligible = sender in session.participants and sender != session.initiator
+    if not eligible:
+        raise forbidden(f"the task is not {sender!r}'s to take")
+
+
+def _declined_by_name(state: State) -> bool:
+    named = state.task.requested_assignee if state.task else ""
+    return bool(named) and state.active_assignee is None and state.has_declined(named)
+
+
+def _not_reassignable() -> MacpRefusedError:
+    # that a policy may allow it comes with the policies' rules
+    reason = "the policy does not allow the task to be reassigned"
+    details = f'{{"denials":[{{"code":"reassignment_not_allowed","message":"{reason}"}}],"reasons":["{reason}"]}}'
+    return MacpRefusedError("POLICY_DENIED", reason, details.encode())

@@ -1,0 +1,129 @@
+"""A fixture as the specification's runner reads it (`protocol.md` 11.1), with its quirks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import symbol_database
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from macp.v1 import core_pb2
+from macp.v1.envelope_pb2 import Envelope
+
+__all__ = ["Fixture", "Step", "is_subset", "vectors"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One message of a fixture, and whether it should be accepted."""
+
+    envelope: Envelope
+    accepted: bool
+    error_code: str | None
+    at_ms: int | None
+
+    def check(self, number: int, refused_with: str | None) -> None:
+        """Compares what happened to message ``number`` with what should have."""
+        what = f"message {number} ({self.envelope.message_type} of {self.envelope.sender})"
+        if self.accepted:
+            assert refused_with is None, f"{what} was refused with {refused_with}"
+        else:
+            assert refused_with is not None, f"{what} was accepted"
+            assert self.error_code in (None, refused_with), (
+                f"{what} was refused with {refused_with}, not {self.error_code}"
+            )
+
+
+class Fixture:
+    """One session fixture."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = path.stem
+        self._read: dict[str, Any] = json.loads(path.read_text())
+
+    def __getattr__(self, name: str) -> Any:
+        return self._read.get(name)
+
+    @property
+    def needs_policy(self) -> bool:
+        """Whether it registers a policy of its own."""
+        return self._read.get("policy") is not None
+
+    @property
+    def clocked(self) -> bool:
+        """Whether it says when each message is accepted."""
+        return any("accepted_at_ms" in message for message in self.messages)
+
+    def start(self, session_id: str) -> Envelope:
+        """The SessionStart that precedes its messages."""
+        payload = core_pb2.SessionStartPayload(
+            intent="conformance",
+            participants=self.participants,
+            mode_version=self.mode_version,
+            configuration_version=self.configuration_version,
+            policy_version=self.policy_version or "",
+            ttl_ms=self.ttl_ms,
+        )
+        return self._envelope(session_id, 0, "SessionStart", self.initiator, payload)
+
+    def steps(self, session_id: str) -> Iterator[Step]:
+        """Its messages; a rejected one uses up its number too."""
+        for number, message in enumerate(self.messages, start=1):
+            payload = _payload(message["payload_type"], message["payload"])
+            envelope = self._envelope(session_id, number, message["message_type"], message["sender"], payload)
+            for name, value in message.get("envelope", {}).items():
+                setattr(envelope, name, value)
+            accepted = message["expect"] == "accept"
+            yield Step(envelope, accepted, message.get("expected_error_code"), message.get("accepted_at_ms"))
+
+    def _envelope(self, session_id: str, number: int, message_type: str, sender: str, payload: Message) -> Envelope:
+        return Envelope(
+            macp_version="1.0",
+            mode=self.mode,
+            message_type=message_type,
+            message_id=f"m{number}",
+            session_id=session_id,
+            sender=sender,
+            payload=payload.SerializeToString(),
+        )
+
+
+def _payload(type_name: str, values: dict[str, Any]) -> Message:
+    payload: Any = symbol_database.Default().GetSymbol(type_name)()
+    if type_name == "macp.v1.CommitmentPayload":
+        payload.outcome_positive = True  # what the runner assumes where a fixture says nothing
+    for field in payload.DESCRIPTOR.fields:
+        if field.name not in values or field.name in ("supersedes", "tags"):
+            continue
+        value = values[field.name]
+        if field.type == FieldDescriptor.TYPE_BYTES:
+            if field.name == "context" and isinstance(value, str):  # the runner drops all other bytes
+                payload.context = value.encode()
+        elif field.is_repeated:
+            getattr(payload, field.name).extend(value)
+        else:
+            setattr(payload, field.name, value)
+    return payload  # type: ignore[no-any-return]
+
+
+def is_subset(expected: object, actual: object) -> bool:
+    """Objects by their members, arrays by their first elements, the rest by equality."""
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        return all(
+            key in actual and is_subset(value, actual[key])
+            for key, value in expected.items()
+            if not key.startswith("_")
+        )
+    if isinstance(expected, list) and isinstance(actual, list):
+        return len(expected) <= len(actual) and all(map(is_subset, expected, actual))
+    return expected == actual
+
+
+def vectors(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """The commitment-hash vectors of some folders."""
+    paths = [path for folder in folders for path in sorted((folder / "cmt-hash").glob("cmt_hash_*.json"))]
+    return [json.loads(path.read_text()) for path in paths]
