@@ -5,13 +5,18 @@ These machines are noisy, so a figure is a median over interleaved rounds, and w
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Row", "cpu_rounds", "ratio"]
+__all__ = ["Row", "against", "cpu_rounds", "interval", "ratio", "wait_for"]
+
+PATIENCE = 120.0
+"""Seconds after which a benchmark that waits has failed, not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,7 @@ class Row:
         ratio: ours through the peer's, the median of the rounds' ratios; None where a ratio says nothing.
         bar: what was set as the goal, as text.
         holds: whether it is met; None where none was set.
+        spread: 95 % interval of that median; None where it was not taken.
     """
 
     what: str
@@ -35,6 +41,7 @@ class Row:
     ratio: float | None
     bar: str
     holds: bool | None
+    spread: tuple[float, float] | None = None
 
 
 def cpu_rounds(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -53,6 +60,49 @@ def cpu_rounds(contestants: Mapping[str, Callable[[], object]], rounds: int) -> 
     return seconds
 
 
-def ratio(ours: list[float], peer: list[float]) -> float:
+def against(
+    what: str,
+    ours: Sequence[float],
+    peer: Sequence[float],
+    peer_name: str,
+    *,
+    most: float | None,
+    show: Callable[[float], str],
+) -> Row:
+    """The row that compares two contestants of the same rounds.
+
+    Args:
+        what: what was measured.
+        ours: our figure of each round.
+        peer: the peer's.
+        peer_name: who that is.
+        most: the bar: how many times the peer's ours may be; None where none was set.
+        show: writes a figure with its unit.
+    """
+    times = ratio(ours, peer)
+    bar, holds = ("", None) if most is None else (f"≤ {most:g}x", times <= most)
+    shown = show(statistics.median(ours)), show(statistics.median(peer))
+    return Row(what, *shown, peer_name, times, bar, holds, interval(_ratios(ours, peer)))
+
+
+def ratio(ours: Sequence[float], peer: Sequence[float]) -> float:
     """The median of the ratios within each round."""
-    return statistics.median(one / other for one, other in zip(ours, peer, strict=True))
+    return statistics.median(_ratios(ours, peer))
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Where the median of such values lies with 95 % confidence: two of the values themselves, by rank."""
+    ranked = sorted(values)
+    reach = 0.98 * math.sqrt(len(ranked))
+    low, high = math.floor(len(ranked) / 2 - reach), math.ceil(len(ranked) / 2 + reach)
+    return ranked[max(low, 0)], ranked[min(high, len(ranked) - 1)]
+
+
+def wait_for(done: threading.Event) -> None:
+    """Waits for the end of what is measured; a benchmark that would wait for ever has failed."""
+    if not done.wait(PATIENCE):
+        raise SystemExit(f"benchmarks: not done within {PATIENCE:g} s")
+
+
+def _ratios(ours: Sequence[float], peer: Sequence[float]) -> list[float]:
+    return [one / other for one, other in zip(ours, peer, strict=True)]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks import Row, clock, imports, many_streams, reading, unary
@@ -18,36 +20,62 @@ SUITES: dict[str, Callable[[int], Iterable[Row]]] = {
 }
 
 BEGIN, END = "<!-- table -->", "<!-- /table -->"
+PACKAGES = ("grpcio", "protobuf", "reactivex", "macp-proto", "macp-sdk-python")
 
 
 def main() -> None:
     """Runs the suites that were asked for and prints their rows as one table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
     parser.add_argument("--only", choices=SUITES, action="append", help="this suite only; may be repeated")
-    parser.add_argument("--rounds", type=int, default=21, help="rounds per suite (default 21)")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into FILE, between its markers")
+    parser.add_argument("--rounds", type=int, default=51, help="rounds per suite (default 51)")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the whole table into FILE, between its markers")
     arguments = parser.parse_args()
-    found = [row for name in arguments.only or SUITES for row in SUITES[name](arguments.rounds)]
-    table = "\n".join(
-        [
-            "| what | ours | peer | | ratio | bar | holds |",
-            "|---|---|---|---|---|---|---|",
-            *map(_line, found),
-            "",
-            f"{platform.python_implementation()} {platform.python_version()}, {arguments.rounds} interleaved rounds.",
-        ]
-    )
+    if arguments.write and arguments.only:
+        parser.error("--write replaces the whole table, so it goes without --only")
+    rows = [row for name in arguments.only or SUITES for row in SUITES[name](arguments.rounds)]
+    table = "\n".join([*_table(rows), "", _circumstances(arguments.rounds)])
     print(table)
     if arguments.write:
-        text = arguments.write.read_text()
-        before, rest = text.split(BEGIN)
-        arguments.write.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
+        _write(arguments.write, table)
+
+
+def _table(rows: Iterable[Row]) -> list[str]:
+    return ["| what | ours | peer | ratio | bar | holds? |", "|---|---|---|---|---|---|", *map(_line, rows)]
 
 
 def _line(row: Row) -> str:
     times = "" if row.ratio is None else f"{row.ratio:.2f}x"
+    if row.spread is not None:
+        times += f" ({row.spread[0]:.2f}–{row.spread[1]:.2f})"
     holds = "" if row.holds is None else "yes" if row.holds else "**no**"
-    return f"| {row.what} | {row.ours} | {row.peer} | {row.peer_name} | {times} | {row.bar} | {holds} |"
+    return f"| {row.what} | {row.ours} | {row.peer}: {row.peer_name} | {times} | {row.bar} | {holds} |"
+
+
+def _circumstances(rounds: int) -> str:
+    """What ran, on what machine."""
+    packages = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
+    machine = f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"{rounds} rounds. {machine}. {python}, {packages}."
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.exists() else []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.machine())
+
+
+def _write(file: Path, table: str) -> None:
+    before, rest = file.read_text().split(BEGIN)
+    file.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import macp_rx
-from benchmarks import Row, ratio
+from benchmarks import Row, against
 
 __all__ = ["rows"]
 
@@ -25,9 +25,8 @@ BELOW = (
 
 def rows(rounds: int) -> Iterable[Row]:
     """Wall time of a fresh interpreter with the import, less that of one without, in turn. All from bytecode."""
-    compileall.compile_dir(
-        Path(macp_rx.__file__).parent, quiet=1
-    )  # an installer does this, an editable install does not
+    # an installer does this, an editable install does not
+    compileall.compile_dir(Path(macp_rx.__file__).parent, quiet=1)
     empty: list[float] = []
     ours: list[float] = []
     below: list[float] = []
@@ -37,16 +36,11 @@ def rows(rounds: int) -> Iterable[Row]:
         below.append(_seconds(BELOW))
     base = statistics.median(empty)
     ours, below = [value - base for value in ours[1:]], [value - base for value in below[1:]]
-    times = ratio(ours, below)
-    yield Row(
-        "import macp_rx",
-        f"{statistics.median(ours):.2f} s",
-        f"{statistics.median(below):.2f} s",
-        "grpc.aio, stubs, reactivex",
-        times,
-        "≤ 1.5x",
-        times <= 1.5,
-    )
+    yield against("import macp_rx", ours, below, "grpc.aio, stubs, reactivex", most=1.5, show=_each)
+
+
+def _each(seconds: float) -> str:
+    return f"{seconds:.3f} s"
 
 
 def _seconds(code: str) -> float:

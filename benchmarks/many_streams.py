@@ -1,144 +1,170 @@
-"""A thousand session streams on one client: threads and memory. Each contestant in a process of its own."""
+"""A thousand session streams: threads and memory. Each contestant in a process of its own.
+
+Every stream reads a session of its own, and counts as live once it has received that session's SessionStart.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
+import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc.aio
-import psutil
 from macp.v1 import core_pb2, core_pb2_grpc
 
-from benchmarks import Row
-from benchmarks.server import AGENT, running_server, session_with
+from benchmarks import Row, wait_for
+from benchmarks.server import AGENT, open_sessions, running_server
+from macp_rx import Accepted, AuthConfig, MacpClient
 
 __all__ = ["rows"]
 
 STREAMS = 1000
-SDK_STREAMS = 100  # all its clients of a target share one connection, which 128 streams block for ever
+SDK_CLIENTS = 10  # its clients of one server share a connection, which hangs at 128 streams: so a server for each
+RUNS = 3
+LINGER = 2.0
+"""Seconds that threads may take to end after close: grpc's own end a little later than the call returns."""
+
+Sessions = Mapping[str, list[str]]
+Figures = dict[str, float]
 
 
 def rows(rounds: int) -> Iterable[Row]:
-    """Extra threads while they live and after close, and resident memory for each stream."""
-    del rounds  # a count needs no median
-    with running_server() as target:
-        session_id = session_with(target, 2)
-        ours, sdk = (_measured(who, target, session_id) for who in ("ours", "sdk"))
-    name = f"macp-sdk-python, {SDK_STREAMS} streams"
-    what = f"{STREAMS} session streams on one client"
+    """Extra threads while all streams live and after close, and resident memory for each stream."""
+    del rounds  # a count needs few
+    with ExitStack() as stack:
+        targets = [stack.enter_context(running_server()) for _ in range(SDK_CLIENTS)]
+        one = {targets[0]: open_sessions(targets[0], STREAMS)}
+        spread = {target: open_sessions(target, STREAMS // SDK_CLIENTS) for target in targets}
+        ours, sdk, bare = (_median(who, on) for who, on in (("ours", one), ("sdk", spread), ("bare", one)))
+    what = f"{STREAMS} session streams"
+    name = f"macp-sdk-python, {SDK_CLIENTS} clients of {SDK_CLIENTS} servers"
 
-    def count(key: str, label: str, limit: int) -> Row:
-        holds = ours[key] <= limit
-        return Row(f"{what}: {label}", f"{ours[key]:.0f}", f"{sdk[key]:.0f}", name, None, f"≤ {limit}", holds)
+    def count(label: str, key: str, peer: Figures, peer_name: str, most: int | None) -> Row:
+        bar, holds = ("", None) if most is None else (f"≤ {most}", ours[key] <= most)
+        return Row(f"{what}: {label}", f"{ours[key]:.0f}", f"{peer[key]:.0f}", peer_name, None, bar, holds)
 
-    yield count("python", "extra Python threads", 3)
-    yield count("system", "OS threads beyond those of one idle grpc.aio channel", 3)
-    yield count("left", "OS threads left after close", 0)
-    kilobytes, sdk_kilobytes = ours["memory"] / STREAMS / 1000, sdk["memory"] / SDK_STREAMS / 1000
-    each = kilobytes / sdk_kilobytes
-    shown = f"{kilobytes:.0f} kB", f"{sdk_kilobytes:.0f} kB"
-    yield Row(f"{what}: resident memory each", *shown, name, each, "≤ 45 kB", kilobytes <= 45)
+    yield count("extra Python threads", "python", sdk, name, 3)
+    yield count("extra OS threads", "system", sdk, name, 3)
+    yield count("extra OS threads", "system", bare, "bare grpc.aio, one channel, no stream", None)
+    yield count("OS threads left after close", "left", sdk, name, 0)
+    each, sdk_each = ours["memory"] / STREAMS / 1000, sdk["memory"] / STREAMS / 1000
+    shown = f"{each:.0f} kB", f"{sdk_each:.0f} kB"
+    yield Row(f"{what}: resident memory each", *shown, name, each / sdk_each, "≤ 45 kB", each <= 45)
 
 
-def _measured(who: str, target: str, session_id: str) -> dict[str, float]:
+def _median(who: str, sessions: Sessions) -> Figures:
+    runs = [_measured(who, sessions) for _ in range(RUNS)]
+    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+
+
+def _measured(who: str, sessions: Sessions) -> Figures:
     printed = subprocess.run(
-        [sys.executable, "-m", "benchmarks.many_streams", who, target, session_id],
+        [sys.executable, "-m", "benchmarks.many_streams", who],
+        input=json.dumps(sessions),
         check=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[1],
     )
     return dict(json.loads(printed.stdout.splitlines()[-1]))
 
 
-def _os_threads() -> int:
-    return len(list(Path("/proc/self/task").iterdir()))
+def _usage() -> Figures:
+    resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return {
+        "python": threading.active_count(),
+        "system": len(list(Path("/proc/self/task").iterdir())),
+        "memory": resident_pages * os.sysconf("SC_PAGE_SIZE"),
+    }
 
 
-def _resident() -> int:
-    return int(psutil.Process().memory_info().rss)
+def _extra(before: Figures) -> Figures:
+    return {key: value - before[key] for key, value in _usage().items()}
 
 
-def _ours(target: str, session_id: str) -> dict[str, float]:
-    from macp_rx import AuthConfig, MacpClient
-
-    heard = 0
+def _ours(sessions: Sessions) -> Figures:
+    ((target, session_ids),) = sessions.items()
+    unheard = set(session_ids)
     all_heard = threading.Event()
 
-    def hear(_accepted: object) -> None:
-        nonlocal heard
-        heard += 1
-        if heard == 2 * STREAMS:
+    def hear(accepted: Accepted) -> None:
+        unheard.discard(accepted.session_id)
+        if not unheard:
             all_heard.set()
 
     def connect() -> MacpClient:
         return MacpClient(target=target, secure=False, auth=AuthConfig.for_dev_agent(AGENT))
 
+    start = _usage()
     with connect() as warm:
-        list(warm.history(session_id))
-    python, system, memory = threading.active_count(), _os_threads(), _resident()
-    grpcs_own = asyncio.run(_threads_of_one_channel(target))
+        list(warm.history(session_ids[0]))
+    before = {**_usage(), "system": start["system"]}
     with connect() as client:
-        for _ in range(STREAMS):
+        for session_id in session_ids:
             client.session_events(session_id).subscribe(hear)
-        all_heard.wait()
-        live = {
-            "python": threading.active_count() - python,
-            "system": _os_threads() - system - grpcs_own,
-            "memory": _resident() - memory,
-        }
-    return {**live, "left": _settled(system)}
+        wait_for(all_heard)
+        live = _extra(before)
+    return {**live, "left": _left(start)}
 
 
-async def _threads_of_one_channel(target: str) -> int:
-    """How many native threads grpc itself brings, whatever the number of streams: seven here."""
-    before = _os_threads()
-    async with grpc.aio.insecure_channel(target) as channel:
-        stub = core_pb2_grpc.MACPRuntimeServiceStub(channel)
-        await stub.Initialize(core_pb2.InitializeRequest(supported_protocol_versions=["1.0"]))
-        return _os_threads() - before
-
-
-def _sdk(target: str, session_id: str) -> dict[str, float]:
+def _sdk(sessions: Sessions) -> Figures:
     import macp_sdk
 
-    def connect() -> macp_sdk.MacpClient:
+    logging.getLogger("macp_sdk").setLevel(logging.ERROR)  # it warns of every plaintext client
+
+    def connect(target: str) -> macp_sdk.MacpClient:
         return macp_sdk.MacpClient(target=target, allow_insecure=True, auth=macp_sdk.AuthConfig.for_dev_agent(AGENT))
 
-    warm = connect()
+    start = _usage()
+    warm = connect(next(iter(sessions)))
     warm.initialize()
     warm.close()
-    python, system, memory = threading.active_count(), _os_threads(), _resident()
-    grpcs_own = asyncio.run(_threads_of_one_channel(target))
-    client = connect()
-    streams = [client.open_stream() for _ in range(SDK_STREAMS)]
-    for stream in streams:
-        stream.send_subscribe(session_id)
+    before = {**_usage(), "system": start["system"]}
+    clients = {target: connect(target) for target in sessions}
+    streams = []
+    for target, session_ids in sessions.items():
+        for session_id in session_ids:
+            stream = clients[target].open_stream()
+            stream.send_subscribe(session_id)
+            streams.append(stream)
     for stream in streams:
         stream.read(timeout=60)
-        stream.read(timeout=60)
-    live = {
-        "python": threading.active_count() - python,
-        "system": _os_threads() - system - grpcs_own,
-        "memory": _resident() - memory,
-    }
-    client.close()
-    return {**live, "left": _settled(system)}
+    live = _extra(before)
+    for client in clients.values():
+        client.close()
+    return {**live, "left": _left(start)}
 
 
-def _settled(before: int) -> int:
-    """OS threads beyond those before, once their number has stopped falling."""
-    until = time.monotonic() + 2
-    while _os_threads() > before and time.monotonic() < until:
+def _bare(sessions: Sessions) -> Figures:
+    async def threads_of_one_channel() -> Figures:
+        async with grpc.aio.insecure_channel(next(iter(sessions))) as channel:
+            stub = core_pb2_grpc.MACPRuntimeServiceStub(channel)
+            await stub.Initialize(core_pb2.InitializeRequest(supported_protocol_versions=["1.0"]))
+            return _extra(start)
+
+    start = _usage()
+    live = asyncio.run(threads_of_one_channel())
+    return {**live, "left": _left(start)}
+
+
+def _left(start: Figures) -> float:
+    """OS threads beyond those of the start, once their number has stopped falling."""
+    until = time.monotonic() + LINGER
+    while _extra(start)["system"] > 0 and time.monotonic() < until:
         time.sleep(0.05)
-    return max(0, _os_threads() - before)
+    return max(0.0, _extra(start)["system"])
 
+
+CONTESTANTS: Mapping[str, Callable[[Sessions], Figures]] = {"ours": _ours, "sdk": _sdk, "bare": _bare}
 
 if __name__ == "__main__":
-    print(json.dumps({"ours": _ours, "sdk": _sdk}[sys.argv[1]](*sys.argv[2:])))
+    print(json.dumps(CONTESTANTS[sys.argv[1]](json.load(sys.stdin))))

@@ -1,4 +1,4 @@
-"""The real server, for the time of a benchmark."""
+"""The real server, for the time of a benchmark, and sessions on it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from macp.modes.decision.v1.decision_pb2 import EvaluationPayload, ProposalPaylo
 from macp.v1 import core_pb2, core_pb2_grpc
 from macp.v1.envelope_pb2 import Envelope
 
-__all__ = ["AGENT", "METADATA", "binary", "running_server", "session_with"]
+__all__ = ["AGENT", "METADATA", "binary", "open_sessions", "running_server", "session_with"]
 
 AGENT = "bench"
 METADATA = (("authorization", f"Bearer {AGENT}"),)
+VERSION = "1.0.0"
+CONFIGURATION = "config.default"
+POLICY = "policy.default"
 
 
 def binary() -> str:
@@ -48,10 +51,13 @@ def running_server() -> Iterator[str]:
         "MACP_MESSAGE_LIMIT_PER_MINUTE": "10000000",
         "RUST_LOG": "error",
     }
-    process = subprocess.Popen([binary()], env={**os.environ, **settings}, stderr=subprocess.DEVNULL)
+    # nothing of the caller's own settings: "default limits" must mean the server's
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MACP_")}
+    process = subprocess.Popen([binary()], env={**inherited, **settings}, stderr=subprocess.DEVNULL)
     try:
-        with grpc.insecure_channel(target) as channel:
-            grpc.channel_ready_future(channel).result(timeout=20)
+        with _stub(target) as stub:
+            hello = core_pb2.InitializeRequest(supported_protocol_versions=["1.0"])
+            stub.Initialize(hello, wait_for_ready=True, timeout=20)
         yield target
     finally:
         process.kill()
@@ -59,38 +65,66 @@ def running_server() -> Iterator[str]:
 
 
 def session_with(target: str, envelopes: int) -> str:
-    """Starts a session that has accepted that many envelopes, all but two of them evaluations; gives its id."""
+    """A session of that many envelopes, from its SessionStart to the Commitment that resolves it; gives its id."""
+    proposal = ProposalPayload(proposal_id="p1", option="one")
+    commitment = core_pb2.CommitmentPayload(
+        commitment_id=str(uuid.uuid4()),
+        action="benchmark.read",
+        authority_scope="benchmark",
+        reason="all is said",
+        outcome_positive=True,
+        mode_version=VERSION,
+        configuration_version=CONFIGURATION,
+        policy_version=POLICY,
+    )
+    with _stub(target) as stub:
+        session_id = _started(stub)
+        _say(stub, session_id, "Proposal", proposal)
+        for number in range(envelopes - 3):
+            evaluation = EvaluationPayload(
+                proposal_id="p1", recommendation="APPROVE", confidence=0.5, reason=f"reason number {number}"
+            )
+            _say(stub, session_id, "Evaluation", evaluation)
+        _say(stub, session_id, "Commitment", commitment)
+    return session_id
+
+
+def open_sessions(target: str, count: int) -> list[str]:
+    """That many sessions which have only started; gives their ids."""
+    with _stub(target) as stub:
+        return [_started(stub) for _ in range(count)]
+
+
+@contextmanager
+def _stub(target: str) -> Iterator[core_pb2_grpc.MACPRuntimeServiceStub]:
+    with grpc.insecure_channel(target) as channel:
+        yield core_pb2_grpc.MACPRuntimeServiceStub(channel)
+
+
+def _started(stub: core_pb2_grpc.MACPRuntimeServiceStub) -> str:
     session_id = str(uuid.uuid4())
-
-    def say(stub: core_pb2_grpc.MACPRuntimeServiceStub, message_type: str, payload: Message) -> None:
-        envelope = Envelope(
-            macp_version="1.0",
-            mode="macp.mode.decision.v1",
-            message_type=message_type,
-            message_id=str(uuid.uuid4()),
-            session_id=session_id,
-            sender=AGENT,
-            payload=payload.SerializeToString(),
-        )
-        ack = stub.Send(core_pb2.SendRequest(envelope=envelope), metadata=METADATA).ack
-        if not ack.ok:
-            raise SystemExit(f"benchmarks: {message_type} was refused: {ack.error}")
-
     start = core_pb2.SessionStartPayload(
         intent="benchmark",
         participants=[AGENT],
-        mode_version="1.0.0",
-        configuration_version="config.default",
         ttl_ms=86_400_000,
+        mode_version=VERSION,
+        configuration_version=CONFIGURATION,
+        policy_version=POLICY,
     )
-    with grpc.insecure_channel(target) as channel:
-        stub = core_pb2_grpc.MACPRuntimeServiceStub(channel)
-        say(stub, "SessionStart", start)
-        if envelopes > 1:
-            say(stub, "Proposal", ProposalPayload(proposal_id="p1", option="one"))
-        for index in range(envelopes - 2):
-            evaluation = EvaluationPayload(
-                proposal_id="p1", recommendation="APPROVE", confidence=0.5, reason=f"reason number {index}"
-            )
-            say(stub, "Evaluation", evaluation)
+    _say(stub, session_id, "SessionStart", start)
     return session_id
+
+
+def _say(stub: core_pb2_grpc.MACPRuntimeServiceStub, session_id: str, message_type: str, payload: Message) -> None:
+    envelope = Envelope(
+        macp_version="1.0",
+        mode="macp.mode.decision.v1",
+        message_type=message_type,
+        message_id=str(uuid.uuid4()),
+        session_id=session_id,
+        sender=AGENT,
+        payload=payload.SerializeToString(),
+    )
+    ack = stub.Send(core_pb2.SendRequest(envelope=envelope), metadata=METADATA).ack
+    if not ack.ok:
+        raise SystemExit(f"benchmarks: {message_type} was refused: {ack.error}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
 import threading
 import uuid
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ from macp.v1 import core_pb2, core_pb2_grpc
 from macp.v1.envelope_pb2 import Ack, Envelope
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
-from benchmarks import Row, cpu_rounds, ratio
+from benchmarks import Row, against, cpu_rounds, wait_for
 from benchmarks.server import AGENT, METADATA, running_server
 from macp_rx import AuthConfig, MacpClient
 
@@ -35,11 +34,13 @@ def rows(rounds: int) -> Iterable[Row]:
             },
             rounds,
         )
-    each = {name: f"{statistics.median(values) / SENDS * 1e6:.0f} us" for name, values in seconds.items()}
     for name in ("awaited", "subscribed"):
-        times = ratio(seconds[name], seconds["bare"])
         what = f"unary send, {IN_FLIGHT} in flight, {name}: CPU per send"
-        yield Row(what, each[name], each["bare"], "bare grpc.aio", times, "≤ 1.4x", times <= 1.4)
+        yield against(what, seconds[name], seconds["bare"], "bare grpc.aio", most=1.4, show=_each)
+
+
+def _each(seconds: float) -> str:
+    return f"{seconds / SENDS * 1e6:.0f} us"
 
 
 def _progress() -> Envelope:
@@ -105,4 +106,4 @@ def _subscribed(target: str, envelopes: list[Envelope]) -> None:
                 send()
 
         client.clock.run_soon(fill)
-        done.wait()
+        wait_for(done)
