@@ -55,6 +55,7 @@ __all__ = [
     "policies",
     "rebuild",
     "sweep",
+    "with_policies",
 ]
 
 Lifecycle = core_pb2.SessionLifecycleEvent
@@ -696,6 +697,19 @@ def _new_policy(state: State, descriptor: policy_pb2.PolicyDescriptor) -> Policy
     return policy
 
 
+def with_policies(state: State, descriptors: Iterable[policy_pb2.PolicyDescriptor]) -> State:
+    """The state with policies that are there from the start. Raises INVALID_POLICY_DEFINITION, which names the policy."""
+    for descriptor in descriptors:
+        try:
+            policy = _new_policy(state, descriptor)
+        except MacpRefusedError as refusal:
+            raise MacpRefusedError(refusal.code, f"policy {descriptor.policy_id!r}: {refusal.message}") from None
+        if policy.policy_id in state.policies and policy.policy_id not in BUILT_IN:
+            raise MacpRefusedError("INVALID_POLICY_DEFINITION", f"policy {policy.policy_id!r} is defined twice")
+        state = _with_policy(state, PolicyAdded(policy))
+    return state
+
+
 def unregister_policy(
     state: State, caller: Caller | None, request: policy_pb2.UnregisterPolicyRequest, now: int
 ) -> Result:
@@ -854,10 +868,14 @@ def answer(state: State, name: str, caller: Caller | None, request: Protobuf, no
         check_credential(state, name, caller)
         if name in ABOUT_A_SESSION:
             state, events = look(state, cast("core_pb2.GetSessionRequest", request).session_id, now)
-        state, reply, more = HANDLERS[name](state, caller, request, now)
+        state, reply, more = _handler(name)(state, caller, request, now)
     except MacpRefusedError as refusal:
         return Result(state, refusal.as_value(), events)
     return Result(state, reply, (*events, *more))
+
+
+def _handler(name: str) -> Handler:
+    return HANDLERS[name]  # looked up in place, pyright would take each for its own request only
 
 
 def check_credential(state: State, name: str, caller: Caller | None) -> None:

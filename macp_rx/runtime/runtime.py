@@ -54,8 +54,10 @@ class Runtime:
         store: a SQLite file that keeps what happened: a runtime that starts on it has every session as it was. Default: memory.
         identify: whom a token speaks for; by default the token itself is the sender. See `static_tokens`.
         settings: limits, page sizes, who signs receipts.
+        policies: registered from the start.
 
     Raises:
+        MacpRefusedError: INVALID_POLICY_DEFINITION, for one of ``policies``.
         MacpError: the store cannot be opened, or its record cannot be read.
     """
 
@@ -66,11 +68,12 @@ class Runtime:
         store: Store | str | Path | None = None,
         identify: Identify = dev_identity,
         settings: Settings | None = None,
+        policies: Iterable[policy_pb2.PolicyDescriptor] = (),
     ) -> None:
         self._release: Callable[[], None] = _nothing
         settings = settings or Settings()
         self._store = SqliteStore(store) if isinstance(store, str | Path) else store
-        self._state = kernel.State(settings)
+        self._state = kernel.with_policies(kernel.State(settings), policies)
         self._identify = identify
         self._rates = Rates(settings.starts_per_minute, settings.messages_per_minute)
         self._histories: dict[str, History] = {}
@@ -328,10 +331,13 @@ class Runtime:
                 return
             armed[1].dispose()
             del self._timers[session_id]
+
+        def passed(_scheduler: abc.SchedulerBase, _state: object) -> None:
+            self._deadline_passed(session_id, deadline or 0)
+
         if deadline is not None:
             seconds = min((deadline - self.clock.now_ms) / 1000, LONGEST_TIMER)
-            timer = self.clock.schedule_relative(seconds, lambda *_: self._deadline_passed(session_id, deadline))
-            self._timers[session_id] = deadline, timer
+            self._timers[session_id] = deadline, self.clock.schedule_relative(seconds, passed)
 
     def _deadline_passed(self, session_id: str, deadline: int) -> None:
         del self._timers[session_id]

@@ -89,6 +89,14 @@ def _built_in(mode: Mode) -> Registered:
 
 
 MODES: Final[Mapping[str, Registered]] = {
-    mode.MODE: _built_in(mode) for mode in (decision, proposal, task, handoff, quorum, multi_round)
+    registered.descriptor.mode: registered
+    for registered in (
+        _built_in(decision),
+        _built_in(proposal),
+        _built_in(task),
+        _built_in(handoff),
+        _built_in(quorum),
+        _built_in(multi_round),
+    )
 }
 """Every mode that is built in: the five of the standards track, then ``ext.multi_round.v1``."""

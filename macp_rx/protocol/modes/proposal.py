@@ -176,6 +176,19 @@ class State:
         """The ids of the proposals that were not withdrawn."""
         return tuple(sorted(proposal_id for proposal_id, one in self.proposals.items() if one.live))
 
+    def is_accepted(self, proposal_id: str) -> bool:
+        """Whether those accept this proposal now who must."""
+        one = self.proposals.get(proposal_id)
+        return one is not None and one.live and self._is_accepted(proposal_id)
+
+    def has_terminal_rejection(self) -> bool:
+        """Whether somebody's rejection ends the negotiation."""
+        return bool(self.terminal_rejections)
+
+    def is_terminally_rejected(self, proposal_id: str) -> bool:
+        """Whether a rejection of this proposal ends the negotiation."""
+        return any(said.proposal_id == proposal_id for said in self.terminal_rejections)
+
 
 def as_json(state: State) -> dict[str, object]:
     """The state as the reference runtime keeps it."""
