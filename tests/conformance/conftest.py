@@ -11,10 +11,6 @@ from tests.conformance.fixtures import Fixture, vectors
 HERE = Path(__file__).parent / "data"
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--conformance", action="append", type=Path, default=[], help="another folder of fixtures")
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     folders = [HERE, *metafunc.config.getoption("--conformance", [])]
     found = [
