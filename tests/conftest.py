@@ -33,6 +33,12 @@ def runtime_binary() -> str | None:
     return os.environ.get("MACP_RUNTIME_BIN") or shutil.which("macp-runtime")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--conformance", action="append", type=Path, default=[], metavar="DIR", help="another folder of MACP fixtures"
+    )
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if runtime_binary():
         return
