@@ -25,7 +25,11 @@ settings.load_profile("macp_rx")
 Connect = Callable[[str], MacpClient]
 """Makes a client that speaks as an agent; the fixture closes it."""
 
-RUNTIMES = ["memory", "port", pytest.param("server", marks=pytest.mark.server)]
+SERVER = pytest.param("server", marks=pytest.mark.server)
+RUNTIMES = ["memory", "port", SERVER]
+
+on_the_real_server = pytest.mark.parametrize("connect", [SERVER], indirect=True)
+"""For a test about what the real server does."""
 
 
 def runtime_binary() -> str | None:
