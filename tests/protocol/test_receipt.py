@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import subprocess
 import sys
@@ -277,7 +278,8 @@ class TestVerifying:
     @pytest.mark.parametrize("point", SMALL_POINTS)
     def test_under_a_key_of_small_order_nothing_is_valid(self, point: str) -> None:
         """Under such a key one signature fits any message, or every eighth. OpenSSL takes it; a strict verifier does not."""
-        public, signature = bytes.fromhex(point), bytes([1]) + bytes(63)
+        public = bytes.fromhex(point)
+        signature = bytes([0x58, *[0x66] * 31, 1, *[0] * 31])  # the base point, and the number 1
         for number in range(200):
             receipt = with_jws(f'{{"alg":"EdDSA","kid":"k1","number":{number}}}'.encode(), lambda _data: signature)
             if macp_sdk.verify_receipt(receipt, {"k1": base64url(public)})["verdict"] == "attested":
@@ -285,6 +287,19 @@ class TestVerifying:
         else:
             pytest.fail("OpenSSL did not take it, so this test shows nothing")
         assert verify_receipt(receipt, {"k1": base64url(public)}).attestations == (Attestation.INVALID,)
+
+    def test_a_signature_with_a_small_point_is_not_valid(self) -> None:
+        """Whoever has the key can make one; OpenSSL takes it."""
+        neutral, order = bytes([1]) + bytes(31), 2**252 + 27742317777372353535851937790883648493
+        secret = int.from_bytes(hashlib.sha512(SEED).digest()[:32], "little") & (2**254 - 8) | 2**254
+
+        def sign(data: bytes) -> bytes:
+            challenge = hashlib.sha512(neutral + base64.urlsafe_b64decode(X + "=") + data).digest()
+            return neutral + (int.from_bytes(challenge, "little") * secret % order).to_bytes(32, "little")
+
+        receipt = with_jws(b'{"alg":"EdDSA","kid":"k1"}', sign)
+        assert macp_sdk.verify_receipt(receipt, TRUSTED)["verdict"] == "attested"
+        assert verify_receipt(receipt, TRUSTED).attestations == (Attestation.INVALID,)
 
 
 def as_json(found: Verification) -> dict[str, object]:
@@ -369,6 +384,10 @@ class TestKeys:
         assert trusted_keys_from_jwks(published) == {"k1": X, "k0": OTHER_X}
         assert trusted_keys_from_jwks(public_jwks(SIGNER)) == TRUSTED
         assert json.loads(public_jwks(None, {"keys": [retired]})) == {"keys": [retired]}
+
+    def test_a_kid_that_names_two_keys_names_none(self) -> None:
+        jwk = SIGNER.public_jwk
+        assert trusted_keys_from_jwks({"keys": [jwk, {**jwk, "kid": "k2"}, {**jwk, "x": OTHER_X}]}) == {"k2": X}
 
     def test_the_active_key_among_the_retired_is_left_out(self) -> None:
         assert public_jwks(SIGNER, {"keys": [SIGNER.public_jwk]}) == public_jwks(SIGNER)
