@@ -7,7 +7,7 @@ Upb takes a known field of another wire type for an unknown one, and cuts a vari
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Final, TypeVar, cast
 
@@ -66,9 +66,9 @@ def _has_unknown(message: Protobuf) -> bool:
 
 
 @cache
-def _nests(cls: type[Protobuf]) -> bool:
+def _nests(cls: Callable[[], Protobuf]) -> bool:
     """Whether a message of this class can hold messages: most payloads cannot, and the look costs three times the rest."""
-    return any(field.type == FieldDescriptor.TYPE_MESSAGE for field in cls.DESCRIPTOR.fields)
+    return any(field.type == FieldDescriptor.TYPE_MESSAGE for field in cls().DESCRIPTOR.fields)
 
 
 def _check(raw: bytes, descriptor: Descriptor) -> None:
