@@ -535,6 +535,9 @@ class MacpClient(_Calls, Blocking):
         default_timeout: seconds a unary call may take; None waits without limit. Never applies to a stream.
         scheduler: live on this running loop instead of the shared I/O thread.
         options: gRPC channel options, such as ``[("grpc.http2.bdp_probe", 0)]``.
+
+    Raises:
+        MacpSessionError: a target or certificates that can never work.
     """
 
     def __init__(
@@ -550,9 +553,11 @@ class MacpClient(_Calls, Blocking):
         scheduler: AsyncIOScheduler | LoopClock | None = None,
         options: ChannelOptions = (),
     ) -> None:
+        if not isinstance(target, str) or not target.strip() or target.startswith(("http://", "https://")):
+            raise MacpSessionError(f"a target is 'host:port', such as '127.0.0.1:50051', not {target!r}")
         credentials = None
         if secure:
-            credentials = grpc.ssl_channel_credentials(root_certificates, private_key, certificate_chain)
+            credentials = _tls(root_certificates, private_key, certificate_chain)
         elif root_certificates or private_key or certificate_chain:
             raise MacpSessionError("certificates were given, but secure=False would not use them")
         release = _nothing
@@ -640,6 +645,15 @@ class MacpClient(_Calls, Blocking):
 
     def __repr__(self) -> str:
         return f"MacpClient({self.target!r}, {self.auth.sender if self.auth else 'nobody'!r})"
+
+
+def _tls(root: bytes | None, key: bytes | None, chain: bytes | None) -> grpc.ChannelCredentials:
+    if (key is None) != (chain is None):  # grpc aborts the process at the first call (measured)
+        raise MacpSessionError("mutual TLS takes both private_key and certificate_chain; one of them is missing")
+    for name, pem in (("root_certificates", root), ("private_key", key), ("certificate_chain", chain)):
+        if pem is not None and (not isinstance(pem, bytes) or b"-----BEGIN" not in pem):
+            raise MacpSessionError(f"{name} is the content of a PEM file, as bytes: Path(…).read_bytes()")
+    return grpc.ssl_channel_credentials(root, key, chain)
 
 
 class _Acknowledging(Protocol):

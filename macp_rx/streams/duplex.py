@@ -182,7 +182,7 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
             self._call = self._transport.stream(
                 STREAM_SESSION, self._first, _Responses(self._dispatch, self._end), auth=self._auth, on_sent=self._sent
             )
-        except MacpError as error:
+        except Exception as error:
             self._end(error)
             return
         self._received.add(self._call)

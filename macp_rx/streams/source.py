@@ -14,7 +14,7 @@ from reactivex.disposable import Disposable
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from macp_rx.clock import Clock, LoopClock, loop_clock
-from macp_rx.errors import MacpClosedError, MacpError
+from macp_rx.errors import MacpClosedError
 from macp_rx.streams.stream import Demand, Pausable, Stream
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method, Transport
@@ -33,7 +33,7 @@ def running(clock: Clock, start: Callable[[], Callable[[], None]], observer: abc
     Args:
         clock: where both run; dispose may be called from any thread, before the start or after the clock's end.
         start: starts a call and returns what cancels it.
-        observer: hears a MacpError that ``start`` raises.
+        observer: hears what ``start`` raises: on another thread nobody else would, and whoever waits would wait for ever.
     """
     cancel: Callable[[], None] | None = None
     disposed = False
@@ -44,7 +44,7 @@ def running(clock: Clock, start: Callable[[], Callable[[], None]], observer: abc
             return
         try:
             cancel = start()
-        except MacpError as error:
+        except Exception as error:
             observer.on_error(error)
 
     def end() -> None:

@@ -124,6 +124,12 @@ class Stream(Observable[T_co], Generic[T_co]):
                 result = Stream(cast("Observable[object]", result), self.clock)
         return result
 
+    def __add__(self, other: Observable[T_co]) -> Stream[T_co]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """This stream, and when it has completed, the other."""
+        return Stream(super().__add__(other), self.clock)
+
+    __iadd__ = __add__
+
     def run(self, scheduler: abc.SchedulerBase | None = None) -> T_co:
         """Blocks until the stream ends and returns its last item.
 

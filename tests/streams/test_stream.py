@@ -181,6 +181,14 @@ def test_what_is_piped_is_a_stream_again(clock: LoopClock) -> None:
     assert list(piped) == ["1", "2", "3"]
 
 
+def test_a_sum_and_a_slice_are_streams_again(clock: LoopClock) -> None:
+    both = stream(rx.of(1, 2), clock) + stream(rx.of(3), clock)
+    both += rx.of(4)
+    assert isinstance(both, Stream)
+    assert list(both) == [1, 2, 3, 4]
+    assert list(both[1:3]) == [2, 3]
+
+
 def test_a_connectable_keeps_its_connect(clock: LoopClock) -> None:
     assert isinstance(Counter(clock).stream.pipe(ops.publish()), ConnectableObservable)
 
