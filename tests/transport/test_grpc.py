@@ -11,7 +11,15 @@ import grpc
 import psutil
 import pytest
 
-from macp_rx import AuthConfig, DecisionSession, MacpClient, MacpSessionError, MacpTransportError, rpc_stream
+from macp_rx import (
+    AuthConfig,
+    DecisionSession,
+    MacpClient,
+    MacpSessionError,
+    MacpTimeoutError,
+    MacpTransportError,
+    rpc_stream,
+)
 from macp_rx.transport.loop import LoopLease
 from tests.conftest import RealServer, Recorder, os_threads
 
@@ -96,11 +104,52 @@ def test_a_provider_that_fails_fails_the_call_with_its_own_error(real_server: Re
         client.initialize()
 
 
+def test_a_provider_that_hangs_is_bounded_by_the_calls_timeout(real_server: RealServer) -> None:
+    async def hanging() -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    with MacpClient(target=real_server.target, secure=False, auth=AuthConfig.for_bearer(hanging)) as client:
+        heard = Recorder()
+        client.rx.initialize(timeout=0.05).subscribe(heard)
+        heard.wait_for_end()
+        assert isinstance(heard.error, MacpTimeoutError)
+        assert "the token provider gave no token within 0.05 s" in str(heard.error)
+
+
+@pytest.mark.parametrize("token", ["zoë", "two\nlines"])
+@pytest.mark.parametrize("provided", [False, True])
+def test_a_token_that_no_header_carries_is_an_error_of_our_tree(
+    real_server: RealServer, token: str, provided: bool
+) -> None:
+    auth = AuthConfig.for_bearer((lambda: token) if provided else token)
+    with MacpClient(target=real_server.target, secure=False, auth=auth) as client:
+        with pytest.raises(MacpTransportError, match="printable ASCII"):
+            client.initialize()
+        with pytest.raises(MacpTransportError, match="printable ASCII"):
+            list(client.watch_roots())
+
+
+def test_a_provider_that_returns_bytes_is_told_so(real_server: RealServer) -> None:
+    bytes_provider: Any = lambda: b"chair"  # noqa: E731
+    auth = AuthConfig.for_bearer(bytes_provider)
+    with (
+        MacpClient(target=real_server.target, secure=False, auth=auth) as client,
+        pytest.raises(MacpTransportError, match="no token but bytes"),
+    ):
+        client.initialize()
+
+
 def test_a_token_is_never_shown() -> None:
     auth = AuthConfig.for_bearer("s3cret", sender_hint="chair")
     assert "s3cret" not in repr(auth)
-    with pytest.raises(MacpSessionError):
-        AuthConfig.for_bearer("")
+
+
+@pytest.mark.parametrize("token", ["", "  ", "s3cret\n", None, b"s3cret"])
+def test_what_is_no_token_is_refused_at_once_and_not_shown(token: Any) -> None:
+    with pytest.raises(MacpSessionError, match="token") as refused:
+        AuthConfig.for_bearer(token)
+    assert "s3cret" not in str(refused.value)
 
 
 def test_no_credential_is_refused_by_the_runtime(real_server: RealServer) -> None:
