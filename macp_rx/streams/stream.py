@@ -231,16 +231,19 @@ class Demand(Clock):
             self._sources.remove(source)
 
     def pause(self) -> None:
-        """Tells every source to wait. Called on the clock's thread, inside ``on_next``."""
+        """Tells every source to wait. Called inside ``on_next``, on whatever thread an operator in between delivers."""
         if not self._paused:
             self._paused = True
-            for source in self._sources:
-                source.pause()
+            self._clock.run_soon(self._pause)
 
     def resume(self) -> None:
         """Tells every source to go on. Called from any thread."""
         if self._paused:
             self._clock.run_soon(self._resume)
+
+    def _pause(self) -> None:
+        for source in self._sources:
+            source.pause()
 
     def _resume(self) -> None:
         self._paused = False
@@ -322,6 +325,7 @@ class Pull(abc.ObserverBase[T]):
         if len(items) >= HIGH_WATER:
             self._demand.pause()
             if len(items) > OVERFLOW:
+                items.pop()
                 self.on_error(
                     MacpOverflowError(
                         f"{OVERFLOW} items wait unread: an operator in between makes many items of one or hides the "

@@ -431,7 +431,8 @@ async def _provided(provider: TokenProvider, timeout: float | None) -> str:
             raise MacpTimeoutError(f"the token provider gave no token within {timeout} s") from error
         raise MacpTransportError("UNAUTHENTICATED", f"the token provider failed: {error!r}") from error
     if not isinstance(token, str) or not token:
-        raise MacpTransportError("UNAUTHENTICATED", f"the token provider returned no token but {type(token).__name__}")
+        returned = "an empty string" if token == "" else type(token).__name__
+        raise MacpTransportError("UNAUTHENTICATED", f"the token provider returned no token but {returned}")
     return token
 
 

@@ -15,9 +15,10 @@ from reactivex import operators as ops
 from reactivex.disposable import Disposable
 from reactivex.internal.exceptions import SequenceContainsNoElementsError
 from reactivex.observable.connectableobservable import ConnectableObservable
+from reactivex.scheduler import EventLoopScheduler
 
 from macp_rx import LoopClock, MacpOverflowError, MacpWouldBlockError, Stream, stream
-from macp_rx.streams.stream import Demand
+from macp_rx.streams.stream import Demand, Pull
 from macp_rx.transport.loop import LoopLease
 
 
@@ -37,10 +38,14 @@ class Counter:
         self._clock = clock
         self._limit = limit
         self._paused = False
+        self.paused = threading.Event()
+        self.told_elsewhere = False
         self.stream = Stream(Observable(self._subscribe), clock)
 
     def pause(self) -> None:
         self._paused = True
+        self.paused.set()
+        self.told_elsewhere |= not self._clock.on_own_thread()
 
     def resume(self) -> None:
         self._paused = False
@@ -64,6 +69,20 @@ class Counter:
         self._clock.schedule(lambda _scheduler, _state: self._turn())
 
 
+def turns(clock: LoopClock, count: int) -> threading.Event:
+    """Set after so many turns of the clock, in each of which a source that does not wait would emit."""
+    passed = threading.Event()
+
+    def turn(_scheduler: abc.SchedulerBase, left: int | None) -> None:
+        if left:
+            clock.schedule(turn, left - 1)
+        else:
+            passed.set()
+
+    clock.schedule(turn, count)
+    return passed
+
+
 def test_for_yields_every_item_and_ends(clock: LoopClock) -> None:
     assert list(Counter(clock, 1000).stream) == list(range(1, 1001))
 
@@ -72,9 +91,8 @@ def test_a_slow_reader_makes_the_source_wait(clock: LoopClock) -> None:
     source = Counter(clock, 5000)
     items = iter(source.stream)
     assert list(itertools.islice(items, 5)) == [1, 2, 3, 4, 5]
-    settled = threading.Event()
-    clock.schedule_relative(0.05, lambda _scheduler, _state: settled.set())
-    assert clock.wait(settled, 5)
+    assert clock.wait(source.paused, 5)
+    assert clock.wait(turns(clock, 500), 5)
     assert source.emitted <= 300  # 256 wait, and the source was told so
     assert list(items) == list(range(6, 5001))
 
@@ -83,11 +101,36 @@ def test_demand_reaches_the_source_through_operators_of_rxpy(clock: LoopClock) -
     source = Counter(clock, 3000)
     items = iter(source.stream.pipe(ops.map(str), ops.filter(bool), ops.scan(lambda total, _item: total + 1, 0)))
     next(items)
-    settled = threading.Event()
-    clock.schedule_relative(0.05, lambda _scheduler, _state: settled.set())
-    assert clock.wait(settled, 5)
+    assert clock.wait(source.paused, 5)
+    assert clock.wait(turns(clock, 500), 5)
     assert source.emitted <= 300
     assert sum(1 for _ in items) == 2999
+
+
+def test_a_source_is_told_on_its_clocks_thread_whoever_delivers(clock: LoopClock) -> None:
+    source, elsewhere = Counter(clock, 3000), EventLoopScheduler()
+    items = iter(source.stream.pipe(ops.observe_on(elsewhere)))
+    next(items)
+    assert clock.wait(source.paused, 5)
+    assert sum(1 for _ in items) == 2999
+    assert not source.told_elsewhere  # a call of grpc.aio cannot be paused there: it needs the running loop
+    elsewhere.dispose()
+
+
+def test_a_source_that_cannot_even_be_left_costs_no_memory(clock: LoopClock) -> None:
+    """It emits inside subscribe, so that nobody has anything to dispose yet."""
+    pull = Pull[int](clock)
+
+    def flood(observer: abc.ObserverBase[int], _scheduler: abc.SchedulerBase | None = None) -> Disposable:
+        for number in range(10_000):
+            observer.on_next(number)
+        return Disposable()
+
+    pull.subscribe(Observable(flood))
+    assert [pull.take() for _ in range(4096)] == list(range(4096))
+    assert not pull.available
+    with pytest.raises(MacpOverflowError):
+        pull.wait()
 
 
 def test_where_demand_cannot_reach_the_bound_is_an_error_and_not_memory(clock: LoopClock) -> None:
