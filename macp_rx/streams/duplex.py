@@ -244,12 +244,17 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
         _finish(self._error_observers, error)
         _finish([self._received], error)
 
-    def _subscribe_observer(
+    def _subscribe_core(
         self, observer: abc.ObserverBase[Envelope], scheduler: abc.SchedulerBase | None = None
     ) -> abc.DisposableBase:
         if self._pulled:
             raise MacpError("this stream is being pulled by read(); pull with one consumer or subscribe, never both")
         self._pushed = True
+        return super()._subscribe_core(observer, scheduler)
+
+    def _subscribe_observer(
+        self, observer: abc.ObserverBase[Envelope], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
         return self._attach(self._observers, observer)
 
     def _attach(self, observers: list[abc.ObserverBase[T]], observer: abc.ObserverBase[T]) -> abc.DisposableBase:

@@ -11,8 +11,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 from reactivex.observer import AutoDetachObserver
 
-from macp_rx.streams.source import running
-from macp_rx.streams.stream import Stream
+from macp_rx.streams.stream import Stream, running
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method, Receiver, Transport
 
@@ -76,7 +75,7 @@ class Reply(Stream[T_co]):
             observer = AutoDetachObserver[T_co](target.on_next, target.on_error, target.on_completed)
         else:
             observer = AutoDetachObserver[T_co](on_next, on_error, on_completed)
-        observer.subscription = self._subscribe_core(observer, scheduler)
+        observer.subscription = self._source._subscribe_core(observer, scheduler)
         return Disposable(observer.dispose)
 
     def __await__(self) -> Generator[object, None, T_co]:

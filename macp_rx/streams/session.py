@@ -10,8 +10,8 @@ from reactivex import Observable, abc
 
 from macp_rx.errors import MacpSessionError, MacpStreamError
 from macp_rx.protocol.messages import Accepted
-from macp_rx.streams.source import on_demand, running
-from macp_rx.streams.stream import Stream
+from macp_rx.streams.source import on_demand
+from macp_rx.streams.stream import Stream, running
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Transport, method
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, Protocol, TypeVar, cast, overload
 
@@ -14,10 +15,10 @@ from reactivex.disposable import Disposable
 from reactivex.internal.exceptions import SequenceContainsNoElementsError
 
 from macp_rx.clock import Clock
-from macp_rx.errors import MacpOverflowError, MacpTimeoutError
+from macp_rx.errors import MacpClosedError, MacpOverflowError, MacpTimeoutError
 from macp_rx.transport.base import Receiver
 
-__all__ = ["Demand", "Pausable", "Pull", "Stream", "stream"]
+__all__ = ["Demand", "Pausable", "Pull", "Stream", "running", "stream"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -41,7 +42,8 @@ class Stream(Observable[T_co], Generic[T_co]):
     """An Observable on a clock, which also works with ``for``, ``async for``, ``await`` and ``.run()``.
 
     Cold: each subscription is its own run. What is reached from a stream by ``pipe`` or a fluent method is a stream again.
-    Timed operators of RxPY run on the stream's clock, so they start no thread.
+    Subscribing and disposing happen on the clock's thread, whoever asks. Timed operators of RxPY run on the clock, so they
+    start no thread.
 
     Args:
         source: the observable that does the work.
@@ -56,6 +58,14 @@ class Stream(Observable[T_co], Generic[T_co]):
     def _subscribe_core(
         self, observer: abc.ObserverBase[T_co], scheduler: abc.SchedulerBase | None = None
     ) -> abc.DisposableBase:
+        clock = self.clock
+        if clock.runs_by_itself and not clock.on_own_thread():
+            # RxPY's operators must not be overtaken while they subscribe: if the first source ends meanwhile on another
+            # thread, concat disposes the second before it has begun (measured)
+            return running(clock, lambda: self._on_clock(observer, scheduler).dispose, observer)
+        return self._on_clock(observer, scheduler)
+
+    def _on_clock(self, observer: abc.ObserverBase[T_co], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
         # the source's core, not its subscribe(): a second auto-detach layer would cost 50 ns an item and 700 B a stream
         return self._source._subscribe_core(observer, scheduler or self.clock)
 
@@ -128,7 +138,9 @@ class Stream(Observable[T_co], Generic[T_co]):
         """This stream, and when it has completed, the other."""
         return Stream(super().__add__(other), self.clock)
 
-    __iadd__ = __add__
+    def __iadd__(self, other: Observable[T_co]) -> Stream[T_co]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The same."""
+        return self + other
 
     def run(self, scheduler: abc.SchedulerBase | None = None) -> T_co:
         """Blocks until the stream ends and returns its last item.
@@ -190,6 +202,44 @@ def stream(observable: Observable[T], clock: Clock) -> Stream[T]:
         clock: what it runs on, such as ``client.clock``.
     """
     return observable if isinstance(observable, Stream) else Stream(observable, clock)
+
+
+def running(clock: Clock, start: Callable[[], Callable[[], None]], observer: abc.ObserverBase[T]) -> Disposable:
+    """Runs ``start`` on the clock, and on dispose what it returned, once each, whichever comes first.
+
+    Args:
+        clock: where both run; dispose may be called from any thread, before the start or after the clock's end.
+        start: starts a call and returns what cancels it.
+        observer: hears what ``start`` raises: on another thread nobody else would, and whoever waits would wait for ever.
+    """
+    cancel: Callable[[], None] | None = None
+    disposed = False
+
+    def begin() -> None:
+        nonlocal cancel
+        if not disposed:
+            try:
+                cancel = start()
+            except Exception as error:
+                observer.on_error(error)
+        if disposed:  # by what was heard meanwhile
+            end()
+
+    def end() -> None:
+        if cancel is not None:
+            cancel()
+
+    def dispose() -> None:
+        nonlocal disposed
+        disposed = True
+        with suppress(MacpClosedError):  # the loop is gone, and every call with it
+            clock.run_soon(end)
+
+    try:
+        clock.run_soon(begin)
+    except MacpClosedError as error:
+        observer.on_error(error)
+    return Disposable(dispose)
 
 
 class Pausable(Protocol):

@@ -7,6 +7,7 @@ import inspect
 import itertools
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import reactivex as rx
@@ -20,6 +21,7 @@ from reactivex.scheduler import EventLoopScheduler
 from macp_rx import LoopClock, MacpOverflowError, MacpWouldBlockError, Stream, stream
 from macp_rx.streams.stream import Demand, Pull
 from macp_rx.transport.loop import LoopLease
+from tests.conftest import Recorder
 
 
 @pytest.fixture
@@ -108,13 +110,12 @@ def test_demand_reaches_the_source_through_operators_of_rxpy(clock: LoopClock) -
 
 
 def test_a_source_is_told_on_its_clocks_thread_whoever_delivers(clock: LoopClock) -> None:
-    source, elsewhere = Counter(clock, 3000), EventLoopScheduler()
+    source, elsewhere = Counter(clock, 3000), EventLoopScheduler(exit_if_empty=True)
     items = iter(source.stream.pipe(ops.observe_on(elsewhere)))
     next(items)
     assert clock.wait(source.paused, 5)
     assert sum(1 for _ in items) == 2999
     assert not source.told_elsewhere  # a call of grpc.aio cannot be paused there: it needs the running loop
-    elsewhere.dispose()
 
 
 def test_a_source_that_cannot_even_be_left_costs_no_memory(clock: LoopClock) -> None:
@@ -230,6 +231,47 @@ def test_a_sum_and_a_slice_are_streams_again(clock: LoopClock) -> None:
     assert isinstance(both, Stream)
     assert list(both) == [1, 2, 3, 4]
     assert list(both[1:3]) == [2, 3]
+
+
+class _Overtaken(LoopClock):
+    """Whoever schedules from another thread goes on only when the loop has come to schedule the same action again, and the
+    loop goes on only when the subscriber has subscribed."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.overtaken, self.subscribed = threading.Event(), threading.Event()
+        self._seen: list[object] = []
+
+    def schedule(self, action: abc.ScheduledAction[Any], state: Any = None) -> abc.DisposableBase:
+        again = action in self._seen
+        self._seen.append(action)
+        if not self.on_own_thread():
+            scheduled = super().schedule(action, state)
+            assert self.overtaken.wait(5)
+            return scheduled
+        if again:
+            self.loop.call_soon(self.overtaken.set)
+            self.loop.call_soon(self.subscribed.wait, 5)
+        return super().schedule(action, state)
+
+
+def test_a_pipeline_that_is_overtaken_while_it_is_subscribed_loses_nothing(clock: LoopClock) -> None:
+    slow, heard = _Overtaken(clock.loop), Recorder()
+    stream(rx.of(1), slow).pipe(ops.concat(rx.of(2), rx.of(3))).subscribe(heard)
+    slow.subscribed.set()
+    heard.wait_for_end()
+    assert heard.items == [1, 2, 3]
+
+
+def test_what_ends_while_it_is_subscribed_is_left(clock: LoopClock) -> None:
+    left = threading.Event()
+
+    def at_once(observer: abc.ObserverBase[int], _scheduler: abc.SchedulerBase | None = None) -> Disposable:
+        observer.on_next(1)
+        return Disposable(left.set)
+
+    assert stream(Observable(at_once), clock).pipe(ops.take(1)).run() == 1
+    assert left.wait(5)
 
 
 def test_a_connectable_keeps_its_connect(clock: LoopClock) -> None:
