@@ -203,8 +203,11 @@ class _Calls:
 
         Errors:
             MacpAckError: the runtime refused it; code, reasons and denials say why.
+            MacpSessionError: at once, if it is no Envelope.
             MacpIdentityMismatchError: at once, if its sender is not who the credential speaks for.
         """
+        if not isinstance(envelope, Envelope):
+            raise MacpSessionError(f"send takes an Envelope (see build_envelope), not {type(envelope).__name__}")
         if self.auth is not None:
             self.auth.check_sender(envelope.sender)
         return self._ask(SEND, core_pb2.SendRequest(envelope=envelope), timeout, _acked(envelope.message_type))

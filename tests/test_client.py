@@ -194,6 +194,11 @@ class TestBadInput:
                 heard.wait_for_end()
                 assert isinstance(heard.error, ValueError)
 
+    @pytest.mark.parametrize("envelope", [None, "Vote"])
+    def test_only_envelopes_are_sent(self, client: MacpClient, envelope: Any) -> None:
+        with pytest.raises(MacpSessionError, match="send takes an Envelope"):
+            client.send(envelope)
+
     def test_a_position_is_not_negative(self, client: MacpClient) -> None:
         for read in (client.session_events, client.history, client.acting_as("chair").open_stream):
             with pytest.raises(MacpSessionError, match="after_sequence -1 is negative"):
