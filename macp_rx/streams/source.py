@@ -11,7 +11,7 @@ from reactivex import Observable, abc
 from reactivex import operators as ops
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
-from macp_rx.clock import LoopClock, loop_clock
+from macp_rx.clock import Clock, loop_clock
 from macp_rx.streams.stream import Demand, Pausable, Stream, running
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method, Transport
@@ -68,13 +68,16 @@ def on_demand(call: _Call, scheduler: abc.SchedulerBase | None) -> Callable[[], 
     return cancel
 
 
-def rpc_stream(open_call: Callable[[], ResponseStream[T]], *, scheduler: AsyncIOScheduler | LoopClock) -> Stream[T]:
+def rpc_stream(open_call: Callable[[], ResponseStream[T]], *, scheduler: AsyncIOScheduler | Clock) -> Stream[T]:
     """Any gRPC stream of any stub as an Observable: one call per subscription, cancelled by dispose, paused by a slow reader.
 
     Args:
         open_call: makes the grpc.aio call, such as ``lambda: stub.Watch(request)``; called on the loop, once per
             subscription, so that a stub made there belongs to the right loop.
         scheduler: names the loop: ``client.clock``, or an AsyncIOScheduler of your own.
+
+    Raises:
+        MacpSessionError: the scheduler stands for no loop.
 
     Errors:
         MacpTransportError with status, trailers and cause, where the call ends other than with OK.

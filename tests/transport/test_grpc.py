@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import psutil
 import pytest
+from reactivex.scheduler import NewThreadScheduler
 
 from macp_rx import (
     AuthConfig,
@@ -20,6 +21,7 @@ from macp_rx import (
     MacpTransportError,
     rpc_stream,
 )
+from macp_rx.clock import VirtualClock
 from macp_rx.transport.loop import LoopLease
 from tests.conftest import RealServer, Recorder, os_threads
 
@@ -200,6 +202,15 @@ def test_any_stream_of_any_stub_is_an_observable(real_server: RealServer, no_thr
             asyncio.run_coroutine_threadsafe(channel.close(), lease.clock.loop).result(5)
         channels.clear()
         lease.release()
+
+
+def test_a_stream_of_grpc_needs_a_loop() -> None:
+    unopened: Any = None
+    with pytest.raises(MacpSessionError, match=r"needs an asyncio loop, .* not a VirtualClock"):
+        rpc_stream(unopened, scheduler=VirtualClock())
+    threads: Any = NewThreadScheduler()
+    with pytest.raises(MacpSessionError, match="not a NewThreadScheduler"):
+        MacpClient(target="127.0.0.1:1", secure=False, scheduler=threads)
 
 
 def test_a_call_that_the_server_cancels_is_an_error_and_our_own_cancel_is_silence(no_thread_left: None) -> None:
