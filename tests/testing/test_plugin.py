@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 from macp.modes.decision.v1.decision_pb2 import VotePayload
+from reactivex import operators as ops
 
-from macp_rx import AuthConfig, DecisionSession, MacpClient, Runtime
+from macp_rx import AuthConfig, DecisionSession, MacpClient, MacpSessionError, Runtime
 from macp_rx import operators as mo
 from macp_rx.clock import VirtualClock
 from macp_rx.runtime import Server
+from macp_rx.testing import Marbles
 
 
 def test_a_marble_test_passes_without_a_word(pytester: pytest.Pytester) -> None:
@@ -57,6 +59,32 @@ def test_a_failure_is_the_tests_own_and_shows_both_lanes(
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([f"*{line}*" for line in told])
+
+
+def test_marbles_that_were_asked_for_by_name_run_too(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        def test_it(request):
+            marbles = request.getfixturevalue("marbles")
+            marbles.expect(marbles.hot("-a|")).to_be("-b|")
+    """)
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(failed=1)
+
+
+def test_an_expectation_after_the_run_is_refused(virtual_time: VirtualClock) -> None:
+    marbles = Marbles(virtual_time)
+    source = marbles.hot("-a|")
+    marbles.run()
+    with pytest.raises(MacpSessionError, match="have run already"):
+        marbles.expect(source).to_be("-b|")
+
+
+def test_a_frame_may_be_a_second_everywhere(virtual_time: VirtualClock) -> None:
+    marbles = Marbles(virtual_time, frame=1.0)
+    source = marbles.hot("--a--|")
+    marbles.expect(source.pipe(ops.take(1)), "-^").to_be("--(a |)")
+    marbles.expect_subscriptions(source).to_be("-^!")
+    marbles.run()
+    assert virtual_time.time == 5_000_000
 
 
 def test_a_subscription_that_is_left_is_a_failure(pytester: pytest.Pytester) -> None:
