@@ -203,8 +203,11 @@ class _Calls:
 
         Errors:
             MacpAckError: the runtime refused it; code, reasons and denials say why.
+            MacpSessionError: at once, if it is no Envelope.
             MacpIdentityMismatchError: at once, if its sender is not who the credential speaks for.
         """
+        if not isinstance(envelope, Envelope):
+            raise MacpSessionError(f"send takes an Envelope (see build_envelope), not {type(envelope).__name__}")
         if self.auth is not None:
             self.auth.check_sender(envelope.sender)
         return self._ask(SEND, core_pb2.SendRequest(envelope=envelope), timeout, _acked(envelope.message_type))
@@ -535,6 +538,9 @@ class MacpClient(_Calls, Blocking):
         default_timeout: seconds a unary call may take; None waits without limit. Never applies to a stream.
         scheduler: live on this running loop instead of the shared I/O thread.
         options: gRPC channel options, such as ``[("grpc.http2.bdp_probe", 0)]``.
+
+    Raises:
+        MacpSessionError: a target or certificates that can never work.
     """
 
     def __init__(
@@ -550,9 +556,11 @@ class MacpClient(_Calls, Blocking):
         scheduler: AsyncIOScheduler | LoopClock | None = None,
         options: ChannelOptions = (),
     ) -> None:
+        if not isinstance(target, str) or not target.strip() or target.startswith(("http://", "https://")):
+            raise MacpSessionError(f"a target is 'host:port', such as '127.0.0.1:50051', not {target!r}")
         credentials = None
         if secure:
-            credentials = grpc.ssl_channel_credentials(root_certificates, private_key, certificate_chain)
+            credentials = _tls(root_certificates, private_key, certificate_chain)
         elif root_certificates or private_key or certificate_chain:
             raise MacpSessionError("certificates were given, but secure=False would not use them")
         release = _nothing
@@ -640,6 +648,15 @@ class MacpClient(_Calls, Blocking):
 
     def __repr__(self) -> str:
         return f"MacpClient({self.target!r}, {self.auth.sender if self.auth else 'nobody'!r})"
+
+
+def _tls(root: bytes | None, key: bytes | None, chain: bytes | None) -> grpc.ChannelCredentials:
+    if (key is None) != (chain is None):  # grpc aborts the process at the first call (measured)
+        raise MacpSessionError("mutual TLS takes both private_key and certificate_chain; one of them is missing")
+    for name, pem in (("root_certificates", root), ("private_key", key), ("certificate_chain", chain)):
+        if pem is not None and (not isinstance(pem, bytes) or b"-----BEGIN" not in pem):
+            raise MacpSessionError(f"{name} is the content of a PEM file, as bytes: Path(…).read_bytes()")
+    return grpc.ssl_channel_credentials(root, key, chain)
 
 
 class _Acknowledging(Protocol):

@@ -8,10 +8,10 @@ from typing import Final
 from macp.v1 import core_pb2
 from reactivex import Observable, abc
 
-from macp_rx.errors import MacpStreamError
+from macp_rx.errors import MacpSessionError, MacpStreamError
 from macp_rx.protocol.messages import Accepted
-from macp_rx.streams.source import on_demand, running
-from macp_rx.streams.stream import Stream
+from macp_rx.streams.source import on_demand
+from macp_rx.streams.stream import Stream, running
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Transport, method
 
@@ -22,6 +22,8 @@ STREAM_SESSION: Final = method("StreamSession", core_pb2.StreamSessionRequest, c
 
 def subscribe_frame(session_id: str, after_sequence: int) -> core_pb2.StreamSessionRequest:
     """The frame that asks for a session's envelopes after a sequence (RFC-MACP-0006, 3.2)."""
+    if after_sequence < 0:
+        raise MacpSessionError(f"after_sequence {after_sequence} is negative; 0 starts with the SessionStart")
     return core_pb2.StreamSessionRequest(subscribe_session_id=session_id, after_sequence=after_sequence)
 
 
@@ -60,12 +62,14 @@ def history(transport: Transport, session_id: str, after_sequence: int, *, auth:
 def _read(
     transport: Transport, session_id: str, after_sequence: int, auth: AuthConfig | None, *, finite: bool
 ) -> Stream[Accepted]:
+    frame = subscribe_frame(session_id, after_sequence)
+
     def subscribe(
         observer: abc.ObserverBase[Accepted], scheduler: abc.SchedulerBase | None = None
     ) -> abc.DisposableBase:
         def start() -> Callable[[], None]:
             receiver = _Numbered(observer, after_sequence, finite=finite)
-            call = transport.stream(STREAM_SESSION, [subscribe_frame(session_id, after_sequence)], receiver, auth=auth)
+            call = transport.stream(STREAM_SESSION, [frame], receiver, auth=auth)
             if finite:
                 call.half_close()
             return on_demand(call, scheduler)

@@ -14,7 +14,7 @@ from google.protobuf.message import Message as Protobuf
 
 from macp_rx.clock import LoopClock
 from macp_rx.errors import MacpClosedError, MacpTimeoutError, MacpTransportError
-from macp_rx.transport.auth import AuthConfig
+from macp_rx.transport.auth import AuthConfig, TokenProvider
 from macp_rx.transport.base import Call, Method, Receiver, reply_to
 
 __all__ = ["ChannelOptions", "GrpcCall", "GrpcTransport", "ResponseStream"]
@@ -111,7 +111,7 @@ class GrpcTransport:
     ) -> None:
         try:
             # the call gets no name here: a consumer's exception keeps this frame, which would keep grpc's poller thread
-            response = await connection.open(method)(request, metadata=await metadata(auth), timeout=timeout)
+            response = await connection.open(method)(request, metadata=await metadata(auth, timeout), timeout=timeout)
         except asyncio.CancelledError:
             _cancelled_by_peer(receiver, method.path)
         except grpc.aio.AioRpcError as error:
@@ -408,20 +408,32 @@ class GrpcCall(Generic[Req, T]):
             self._writing = False
 
 
-async def metadata(auth: AuthConfig | None) -> Metadata:
-    """The metadata that identifies a caller; asks a token provider, waits for an async one."""
+async def metadata(auth: AuthConfig | None, timeout: float | None = None) -> Metadata:
+    """The metadata that identifies a caller; asks a token provider, and waits for an async one ``timeout`` seconds at most."""
     if auth is None:
         return ()
-    token = auth.token
-    if not isinstance(token, str):
-        try:
-            answer = token()
-            token = await answer if inspect.isawaitable(answer) else answer
-        except Exception as error:
-            raise MacpTransportError("UNAUTHENTICATED", f"the token provider failed: {error!r}") from error
-        if not token:
-            raise MacpTransportError("UNAUTHENTICATED", "the token provider returned no token")
+    token = auth.token if isinstance(auth.token, str) else await _provided(auth.token, timeout)
+    if not (token.isascii() and token.isprintable()):  # grpc fails with an error of its core's own (measured)
+        raise MacpTransportError(
+            "UNAUTHENTICATED", "a header carries printable ASCII alone, and this token is something else"
+        )
     return (("authorization", f"Bearer {token}"),)
+
+
+async def _provided(provider: TokenProvider, timeout: float | None) -> str:
+    limit = asyncio.timeout(timeout)
+    try:
+        async with limit:
+            answer = provider()
+            token = await answer if inspect.isawaitable(answer) else answer
+    except Exception as error:
+        if limit.expired():
+            raise MacpTimeoutError(f"the token provider gave no token within {timeout} s") from error
+        raise MacpTransportError("UNAUTHENTICATED", f"the token provider failed: {error!r}") from error
+    if not isinstance(token, str) or not token:
+        returned = "an empty string" if token == "" else type(token).__name__
+        raise MacpTransportError("UNAUTHENTICATED", f"the token provider returned no token but {returned}")
+    return token
 
 
 def transport_error(error: grpc.aio.AioRpcError, method: str, timeout: float | None = None) -> MacpTransportError:
