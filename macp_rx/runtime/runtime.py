@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -343,13 +344,12 @@ class Runtime:
                 return
             armed[1].dispose()
             del self._timers[session_id]
-
-        def passed(_scheduler: abc.SchedulerBase, _state: object) -> None:
-            self._deadline_passed(session_id, deadline or 0)
-
         if deadline is not None:
             seconds = min((deadline - self.clock.now_ms) / 1000, LONGEST_TIMER)
-            self._timers[session_id] = deadline, self.clock.schedule_relative(seconds, passed)
+            self._timers[session_id] = (
+                deadline,
+                self.clock.run_later(seconds, partial(self._deadline_passed, session_id, deadline)),
+            )
 
     def _deadline_passed(self, session_id: str, deadline: int) -> None:
         del self._timers[session_id]
