@@ -235,8 +235,12 @@ class Runtime:
         self._adopt(*kernel.look(self._state, session_id, self.clock.now_ms))
         return self._state.sessions.get(session_id)
 
-    def follow(self, session_id: str, feed: SessionFeed, after: int) -> None:
-        """Lets a feed say a session's envelopes from a position on. Raises HISTORY_UNAVAILABLE for one that is forgotten."""
+    def follow(self, session_id: str, feed: SessionFeed, after: int, *, live: bool) -> None:
+        """Lets a feed say a session's envelopes from a sequence on; ``live``: as if it had listened since then.
+
+        Raises:
+            MacpRefusedError: HISTORY_UNAVAILABLE for a sequence that is forgotten.
+        """
         history = self._histories.setdefault(session_id, History())
         if after < history.forgotten:
             raise MacpRefusedError(
@@ -257,7 +261,7 @@ class Runtime:
                     self._histories.pop(session_id, None)
 
         self._open[feed] = forget
-        feed.follow(history, after)
+        feed.follow(history, after, live=live)
 
     def accepted(self, session_id: str) -> int:
         """How many envelopes a session has accepted."""
