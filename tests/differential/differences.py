@@ -1,0 +1,186 @@
+"""Where the embedded runtime is meant to differ from the real server. What is not in this table is a divergence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+from macp.modes.decision.v1 import decision_pb2
+from macp.v1 import core_pb2
+from macp.v1.envelope_pb2 import Envelope
+
+from tests.differential.answers import Plain
+from tests.differential.steps import Call, Close, Frame, Open, Scenario, Step, request_class
+from tests.differential.stream import LOST
+
+__all__ = ["KNOWN", "Known", "Situation"]
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Two answers that are not the same.
+
+    Attributes:
+        scenario: what was played.
+        step: what was answered.
+        real: what the real server said.
+        ours: what the embedded runtime said.
+        readers: session id -> who may read it, as the real server tells.
+    """
+
+    scenario: Scenario
+    step: Step
+    real: Plain
+    ours: Plain
+    readers: Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A difference that is wanted.
+
+    Attributes:
+        name: what the report counts it under.
+        reason: why it is wanted.
+        explains: whether it, and nothing else, is what differs in a situation.
+        ends: what comes after it cannot be compared any more.
+    """
+
+    name: str
+    reason: str
+    explains: Callable[[Situation], bool]
+    ends: bool = False
+
+
+def _identity(situation: Situation) -> bool:
+    own = {
+        "Initialize": ["runtime_info"],
+        "GetManifest": ["manifest"],
+        "GetDecisionReceipt": ["issuer", "semantics_rev"],
+    }
+    step = situation.step
+    if not isinstance(step, Call) or step.method not in own or not _both(situation, dict):
+        return False
+    real, ours = dict(situation.real), dict(situation.ours)
+    for name in own[step.method]:
+        told, said = real.pop(name, None), ours.pop(name, None)
+        if not (told and said):
+            return False
+        if name == "manifest" and told["supported_modes"] != said["supported_modes"]:
+            return False
+    return real == ours
+
+
+def _nan(situation: Situation) -> bool:
+    envelope = _envelope(situation.step)
+    if envelope is None or envelope.message_type != "Evaluation":
+        return False
+    try:
+        payload = decision_pb2.EvaluationPayload.FromString(envelope.payload)
+    except DecodeError:
+        return False
+    return math.isnan(payload.confidence) and "INVALID_ENVELOPE" in _codes(situation.ours)
+
+
+def _outsider(situation: Situation) -> bool:
+    owner = _owner(situation)
+    if owner is None or not _both(situation, list):
+        return False
+    heard = [said for said in situation.real if not _is_envelope(said)]
+    unread = [said for said in situation.real if _is_envelope(said)]
+    return heard == situation.ours and all(
+        owner not in situation.readers.get(said["session_id"], frozenset()) for said in unread
+    )
+
+
+def _unparsed(situation: Situation) -> bool:
+    codes = {"INVALID_ENVELOPE", "INVALID_REQUEST"}
+    real, ours = _end(situation.real), _end(situation.ours)
+    return (
+        real is not None
+        and ours is not None
+        and (real["status"], real["code"]) == ("INTERNAL", None)
+        and ours["status"] == "INVALID_ARGUMENT"
+        and ours["code"] in codes
+    )
+
+
+def _lost(situation: Situation) -> bool:
+    if not _both(situation, list) or not (situation.real and situation.ours):
+        return False
+    *real, told = situation.real
+    *ours, said = situation.ours
+    return real == ours and {"ended"} == told.keys() == said.keys() and LOST in (told["ended"], said["ended"])
+
+
+KNOWN = (
+    Known("identity", "a runtime tells its own name, version and semantics revision, not the real server's", _identity),
+    Known(
+        "NaN",
+        "an accepted NaN makes the real server's session unreadable for good (`protocol.md` 4.2); it is refused",
+        _nan,
+        ends=True,
+    ),
+    Known(
+        "outsider",
+        "the real server feeds a session to an outsider whose envelope it refused (`protocol.md` 6.7)",
+        _outsider,
+    ),
+    Known(
+        "unparsed request",
+        "the real server answers bytes that are no request with INTERNAL and no code; it is the client's fault, told so",
+        _unparsed,
+    ),
+    Known("lost status", "grpc.aio, the judge's client, loses the status of a call that ends while it writes", _lost),
+)
+
+
+def _both(situation: Situation, kind: type) -> bool:
+    return isinstance(situation.real, kind) and isinstance(situation.ours, kind)
+
+
+def _envelope(step: Step) -> Envelope | None:
+    try:
+        match step:
+            case Call("Send", _, request):
+                return request_class("Send").FromString(request).envelope
+            case Frame(_, request):
+                return core_pb2.StreamSessionRequest.FromString(request).envelope
+    except DecodeError:
+        pass
+    return None
+
+
+def _owner(situation: Situation) -> str | None:
+    if not isinstance(situation.step, Frame | Close):
+        return None
+    for step in situation.scenario.steps:
+        if isinstance(step, Open) and step.stream == situation.step.stream:
+            return step.metadata[0][1].removeprefix("Bearer ")
+    return None
+
+
+def _is_envelope(said: Plain) -> bool:
+    return isinstance(said, dict) and "message_type" in said
+
+
+def _end(answer: Plain) -> Plain:
+    """How a call failed, if it did."""
+    if isinstance(answer, dict) and "status" in answer:
+        return answer
+    if isinstance(answer, list) and answer and isinstance(answer[-1], dict):
+        end = answer[-1].get("ended")
+        return end if isinstance(end, dict) else None
+    return None
+
+
+def _codes(answer: Plain) -> Sequence[str]:
+    """The error codes in an answer."""
+    if isinstance(answer, dict) and isinstance(answer.get("ack"), dict):
+        error = answer["ack"]["error"]
+        return [error["code"]] if error else []
+    if isinstance(answer, list):
+        return [said["error"]["code"] for said in answer if isinstance(said, dict) and "error" in said]
+    return []
