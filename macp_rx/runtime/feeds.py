@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from macp.v1 import core_pb2
@@ -16,12 +17,25 @@ from macp.v1.envelope_pb2 import Envelope, MACPError
 
 from macp_rx.errors import MacpRefusedError
 
-__all__ = ["LAG_LIMIT", "Feed", "QueueFeed", "SessionFeed"]
+__all__ = ["LAG_LIMIT", "Feed", "History", "QueueFeed", "SessionFeed"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 LAG_LIMIT: Final = 256
+
+
+@dataclass(slots=True)
+class History:
+    """What a session has accepted, in order; it grows at its end.
+
+    Attributes:
+        envelopes: as received.
+        forgotten: how many came before the first of them and are no longer held.
+    """
+
+    envelopes: list[Envelope] = field(default_factory=list[Envelope])
+    forgotten: int = 0
 
 
 class Feed(Generic[T_co]):
@@ -87,16 +101,16 @@ class SessionFeed(Feed[core_pb2.StreamSessionResponse]):
     def __init__(self) -> None:
         super().__init__()
         self._errors: deque[MACPError] = deque()
-        self._history: Sequence[Envelope] = ()
+        self._history: list[Envelope] = []
         self._next = 0
         self._live_from = 0
         self._room: asyncio.Future[None] | None = None
 
-    def follow(self, history: Sequence[Envelope], after: int) -> None:
-        """Says the envelopes of a history from a position on, and what is appended later."""
-        self._history = history
-        self._live_from = len(history)
-        self._next = min(after, len(history))
+    def follow(self, history: History, after: int) -> None:
+        """Says the envelopes of a history from a sequence on, and what is appended later."""
+        self._history = history.envelopes
+        self._live_from = len(self._history)
+        self._next = min(after - history.forgotten, self._live_from)
         self.wake()
 
     def appended(self) -> None:

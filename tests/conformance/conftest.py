@@ -11,29 +11,18 @@ from tests.conformance.fixtures import Fixture, vectors
 HERE = Path(__file__).parent / "data"
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--conformance", action="append", type=Path, default=[], help="another folder of fixtures")
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     folders = [HERE, *metafunc.config.getoption("--conformance", [])]
+    found = [
+        Fixture(path) for folder in folders for path in sorted(folder.glob("*.json")) if path.name != "schema.json"
+    ]
+    if "clocked_fixture" in metafunc.fixturenames:
+        clocked = [fixture for fixture in found if fixture.clocked]
+        metafunc.parametrize("clocked_fixture", clocked, ids=lambda fixture: fixture.name)
     if "fixture" in metafunc.fixturenames:
-        found = [
-            Fixture(path) for folder in folders for path in sorted(folder.glob("*.json")) if path.name != "schema.json"
-        ]
+        # what says when each message is accepted needs a clock that obeys: the pure functions', or a virtual one
+        if "connect" in metafunc.fixturenames:
+            found = [fixture for fixture in found if not fixture.clocked]
         metafunc.parametrize("fixture", found, ids=lambda fixture: fixture.name)
     if "vector" in metafunc.fixturenames:
         metafunc.parametrize("vector", vectors(folders), ids=lambda vector: vector["name"])
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Fixtures that register a policy run on the real server alone until the policies' rules are here (issue 5)."""
-    waiting = [item for item in items if _waits_for_policies(item)]
-    items[:] = [item for item in items if item not in waiting]
-    config.hook.pytest_deselected(items=waiting)
-
-
-def _waits_for_policies(item: pytest.Item) -> bool:
-    values = getattr(getattr(item, "callspec", None), "params", {})
-    fixture = values.get("fixture")
-    return isinstance(fixture, Fixture) and fixture.needs_policy and values.get("connect") != "server"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from typing import Final, cast
 
@@ -11,12 +10,14 @@ from immutables import Map
 from macp.modes.multi_round.v1.multi_round_pb2 import ContributePayload
 from macp.v1.envelope_pb2 import Envelope
 
-from macp_rx.protocol.commitment import Bound, decode_commitment
+from macp_rx.protocol.binding import Binding, Instant
+from macp_rx.protocol.commitment import decode_commitment
 from macp_rx.protocol.messages import MULTI_ROUND, Message
-from macp_rx.protocol.modes.rules import forbidden, invalid, need_roster
+from macp_rx.protocol.modes.rules import initiator_commits, invalid, need_roster
+from macp_rx.protocol.strict_json import as_json_text, parse_json
 from macp_rx.protocol.validation import validate_required_field
 
-__all__ = ["State", "as_json", "authorize", "contribute", "initial", "step"]
+__all__ = ["State", "as_json", "authorize", "contribute", "initial", "resolution", "step"]
 
 MODE: Final = MULTI_ROUND
 DETERMINISM_CLASS: Final = "semantic-deterministic"
@@ -58,22 +59,18 @@ def as_json(state: State) -> dict[str, object]:
     }
 
 
-def initial(session: Bound) -> State:
+def initial(session: Binding) -> State:
     """The state at the start; refuses an empty roster."""
     need_roster(session)
     return State(session.participants)
 
 
-def authorize(session: Bound, sender: str, message_type: str) -> None:
+def authorize(session: Binding, sender: str, message_type: str) -> None:
     """Participants contribute; the initiator commits, whatever the policy says of authority."""
-    if message_type == "Commitment":
-        if sender != session.initiator:
-            raise forbidden("only the initiator commits in this mode")
-    elif sender not in session.participants:
-        raise forbidden(f"{sender!r} is no participant")
+    initiator_commits(session, sender, message_type)
 
 
-def step(session: Bound, state: State, envelope: Envelope) -> State:
+def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> State:
     """The state after one more message of an authorized sender. Raises MacpRefusedError for what it breaks."""
     match envelope.message_type:
         case "Contribute":
@@ -85,6 +82,13 @@ def step(session: Bound, state: State, envelope: Envelope) -> State:
             return state
         case other:
             raise invalid(f"multi-round mode has no {other!r}")
+
+
+def resolution(state: State) -> bytes:
+    """What a resolved session came to, as the reference runtime stores it."""
+    final = as_json_text(dict(state.contributions))
+    agreed = as_json_text(state.contributions[state.participants[0]])
+    return f'{{"converged_value":{agreed},"round":{state.round},"final":{final}}}'.encode()
 
 
 def _contribute(state: State, envelope: Envelope) -> State:
@@ -117,7 +121,7 @@ def _value(payload: bytes) -> str:
 
 def _json_value(payload: bytes) -> str | None:
     try:
-        said = json.loads(payload.decode())
+        said = parse_json(payload.decode())
     except ValueError:
         return None
     value = cast("dict[str, object]", said).get("value") if isinstance(said, dict) else None
