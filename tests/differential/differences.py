@@ -107,6 +107,12 @@ def _unparsed(situation: Situation) -> bool:
     )
 
 
+def _removed_mode(situation: Situation) -> bool:
+    if not (isinstance(situation.step, Call) and situation.step.method == "WhatIfReplay" and _both(situation, dict)):
+        return False
+    return (situation.real.get("code"), situation.ours.get("code")) == ("INTERNAL_ERROR", "MODE_NOT_SUPPORTED")
+
+
 def _lost(situation: Situation) -> bool:
     if not _both(situation, list) or not (situation.real and situation.ours):
         return False
@@ -132,6 +138,11 @@ KNOWN = (
         "unparsed request",
         "the real server answers bytes that are no request with INTERNAL and no code; it is the client's fault, told so",
         _unparsed,
+    ),
+    Known(
+        "removed mode",
+        "what-if of a session whose mode was unregistered: INTERNAL_ERROR there, here it says what is the matter",
+        _removed_mode,
     ),
     Known("lost status", "grpc.aio, the judge's client, loses the status of a call that ends while it writes", _lost),
 )

@@ -177,11 +177,23 @@ def _resolved(scenario: Scenario, server: Target) -> bool:
 
 def _brief(answer: Plain) -> str:
     """An answer on one line."""
-    if isinstance(answer, dict) and isinstance(answer.get("ack"), dict):
-        ack = answer["ack"]
-        if ack["error"]:
-            return f"{ack['error']['code']} {ack['error']['details'] or ''}".rstrip()
-        return f"ok, {ack['session_state']}" + (", duplicate" if ack["duplicate"] else "")
+    match answer:
+        case {"ack": {"error": {"code": code, "details": details}}}:
+            return f"{code} {details or ''}".rstrip()
+        case {"ack": {"ok": True, "duplicate": duplicate, "session_state": state}}:
+            return f"ok, {state}{', duplicate' if duplicate else ''}"
+        case {"status": status, "code": code, "details": details}:
+            return f"{status} {code} {details or ''}".rstrip()
+        case {"error": {"code": code, "message_id": message_id, "details": details}}:
+            return f"{code} for {message_id!r} {details or ''}".rstrip()
+        case {"message_type": message_type, "message_id": message_id, "timestamp_unix_ms": stamp}:
+            return f"{message_type} {message_id!r} at {stamp}"
+        case {"ended": how}:
+            return f"ended with {_brief(how)}"
+        case {"event": str(event)}:
+            return event
+        case list():
+            return f"[{', '.join(map(_brief, answer))}]"
     text = pprint.pformat(answer, width=10_000, compact=True)
     return text if len(text) <= 500 else f"{text[:500]}…"
 

@@ -342,12 +342,16 @@ class Script:
         self.send(again)
 
     def send(self, envelope: Envelope, metadata: Metadata | None = None) -> None:
-        """By Send, or in one of six cases on a stream of its sender's."""
+        """By Send, or in one of six cases on a stream of its sender's.
+
+        Not an offer that may be accepted implicitly: when a stream says so is open, at the deadline or with the next message.
+        """
         if envelope.message_type == "SessionStart":
             self._readers.setdefault(envelope.session_id, envelope.sender)
         if metadata is None:
             metadata = bearer(envelope.sender)
-        if self.chance(1 / 6) and len(metadata) == 1 and metadata[0][1].startswith("Bearer agent:"):
+        timed = envelope.message_type == "HandoffOffer" and self.policy_id
+        if not timed and self.chance(1 / 6) and len(metadata) == 1 and metadata[0][1].startswith("Bearer agent:"):
             self.frame(metadata[0][1].removeprefix("Bearer "), core_pb2.StreamSessionRequest(envelope=envelope))
         else:
             self.call("Send", core_pb2.SendRequest(envelope=envelope), metadata)
@@ -550,9 +554,7 @@ class Script:
             case 0:
                 self.register_policy(f"{self.tag}-policy-{self.random.randrange(3)}")
             case 1:
-                refused = self.policy(
-                    self.random.choice(reserved[:-3] + ["", " ", "\u3000", "policy.std.supermajority"])
-                )
+                refused = self.policy(self.random.choice([*reserved, "policy.std.supermajority"]))
                 self.call("RegisterPolicy", policy_pb2.RegisterPolicyRequest(policy_descriptor=refused), caller)
             case 2:
                 self.call("UnregisterPolicy", policy_pb2.UnregisterPolicyRequest(policy_id=name), caller)
