@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Generator, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,22 +14,6 @@ from macp_rx.testing.guard import GuardedClock
 from macp_rx.testing.marbles import Marbles
 
 __all__ = ["macp_runtime", "macp_server", "marbles", "virtual_time"]
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--conformance DIR``, for a suite that runs MACP's conformance fixtures.
-
-    Here and not in that suite's conftest, because before pytest knows an option it takes its value for a path of tests.
-    """
-    group = parser.getgroup("macp_rx")
-    group.addoption(
-        "--conformance",
-        action="append",
-        type=Path,
-        default=[],
-        metavar="DIR",
-        help="another folder of MACP conformance fixtures, for config.getoption('--conformance')",
-    )
 
 
 @pytest.hookimpl(wrapper=True)
