@@ -16,6 +16,7 @@ from reactivex import abc
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpError, MacpRefusedError
 from macp_rx.protocol import lifecycle
+from macp_rx.protocol.lifecycle import Kind
 from macp_rx.runtime import kernel
 from macp_rx.runtime.feeds import Feed, History, QueueFeed, SessionFeed
 from macp_rx.runtime.identity import Caller, Identify, Rates, dev_identity
@@ -243,6 +244,7 @@ class Runtime:
                 f"{history.forgotten}, or for the state with GetSession",
                 b'{"lowest_available_sequence":%d}' % history.forgotten,
             )
+        self._open[feed]()  # a stream that subscribes again
         listening = self._streams.setdefault(session_id, {})
         listening[feed] = None
 
@@ -250,6 +252,8 @@ class Runtime:
             listening.pop(feed, None)
             if not listening and self._streams.get(session_id) is listening:
                 del self._streams[session_id]
+                if session_id not in self._state.sessions:  # nobody has started it
+                    self._histories.pop(session_id, None)
 
         self._open[feed] = forget
         feed.follow(history, after)
@@ -277,9 +281,8 @@ class Runtime:
         match event:
             case kernel.Logged(session_id, entry):
                 if entry.envelope is not None:
-                    self._histories.setdefault(session_id, History()).envelopes.append(entry.envelope)
-                    for stream in tuple(self._streams.get(session_id, ())):
-                        stream.appended()
+                    self._histories.setdefault(session_id, History()).entries.append(entry)
+                    self._tell_streams(session_id, starts=entry.kind is Kind.START)
                 self._watch_deadline(session_id)
             case kernel.Changed(kind, session_id):
                 for watcher in tuple(self._lifecycle):
@@ -299,6 +302,15 @@ class Runtime:
                     policies.put(self._known_policies())
             case kernel.Issued():
                 pass
+
+    def _tell_streams(self, session_id: str, *, starts: bool) -> None:
+        session = self._state.sessions[session_id]
+        for stream in tuple(self._streams.get(session_id, ())):
+            if starts and not stream.may_read(session):  # bound to this id before there was anybody to ask
+                self._open[stream]()
+                self._open[stream] = _nothing
+            else:
+                stream.appended()
 
     def _known_policies(self) -> policy_pb2.WatchPoliciesResponse:
         return policy_pb2.WatchPoliciesResponse(
@@ -364,8 +376,8 @@ class Runtime:
         except MacpRefusedError as refusal:
             raise MacpError(f"the store's record does not follow the rules: {refusal}") from refusal
         for session_id, session in sorted(self._state.sessions.items()):
-            envelopes = [entry.envelope for entry in session.log or () if entry.envelope is not None]
-            self._histories[session_id] = History(envelopes, session.compacted)
+            entries = [entry for entry in session.log or () if entry.envelope is not None]
+            self._histories[session_id] = History(entries, session.compacted)
             self._watch_deadline(session_id)
 
 

@@ -19,6 +19,7 @@ from macp.v1 import core_pb2
 
 from macp_rx.clock import LoopClock
 from macp_rx.errors import GRPC_STATUS, MacpError, MacpRefusedError
+from macp_rx.protocol.wire import parse
 from macp_rx.runtime.identity import Caller
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ class _Service:
         if len(frame) > self.largest_frame:
             raise _TooLargeError(f"a frame of {len(frame)} bytes; {self.largest_frame} are allowed")
         try:
-            return request.FromString(frame)
+            return parse(request, frame)
         except DecodeError:
             raise MacpRefusedError("INVALID_REQUEST", f"the frame is no {request.DESCRIPTOR.full_name}") from None
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+from macp.v1 import policy_pb2
+
+from tests.differential.policies import odd_text
 from tests.differential.script import Script
 from tests.differential.steps import Scenario
 
@@ -189,6 +192,8 @@ def passthrough(script: Script) -> None:
     script.message_types = ["Ping", "Pong", "Commitment", "Nope"]
     random = script.random
     script.register_mode(script.mode)
+    if script.chance(0.15):
+        script.configuration_version = ""
     if script.chance(0.25):
         script.promote_mode()
     if script.chance(0.2):
@@ -202,6 +207,21 @@ def passthrough(script: Script) -> None:
     script.commit()
 
 
+def policies(script: Script) -> None:
+    """Policies of every mode, right and wrong, each read back; one of them bound, to a session that comes to votes."""
+    script.message_types = ["Proposal", "Evaluation", "Objection", "Vote", "Commitment"]
+    random = script.random
+    standard = [name for name, _course in MODES.values() if name]
+    for number in range(10):
+        policy = script.policy(f"{script.tag}-{number}", random.choice([*standard, "*", "ext.none", ""]))
+        if script.chance(0.3):
+            policy.rules = odd_text(random)
+        script.register(policy)
+        script.call("GetPolicy", policy_pb2.GetPolicyRequest(policy_id=policy.policy_id), script.initiator)
+    script.call("ListPolicies", policy_pb2.ListPoliciesRequest(mode=random.choice(["", *standard])), script.initiator)
+    decision(script)
+
+
 Course = Callable[[Script], None]
 
 MODES: dict[str, tuple[str, Course]] = {
@@ -212,5 +232,6 @@ MODES: dict[str, tuple[str, Course]] = {
     "quorum": ("macp.mode.quorum.v1", quorum),
     "multi_round": ("ext.multi_round.v1", multi_round),
     "passthrough": ("", passthrough),
+    "policies": ("macp.mode.decision.v1", policies),
 }
 """Word of a seed -> the mode's name on the wire, and its course."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Sequence
 from random import Random
 from typing import Any
 
 from macp.v1 import policy_pb2
 
-__all__ = ["random_policy", "random_rules"]
+__all__ = ["odd_text", "random_policy", "random_rules"]
 
 Rules = dict[str, Any]
 
@@ -86,8 +87,32 @@ ODD_TEXTS = [
 ]
 
 
+def odd_text(random: Random) -> str:
+    """Text for rules that is no object, no JSON, or an object of numbers and characters at the edges under a free key."""
+    choice = random.random()
+    if choice < 0.4:
+        return random.choice(ODD_TEXTS)
+    if choice < 0.8:
+        return f'{{"_n":[{",".join(_number(random) for _ in range(6))}]}}'
+    characters = "".join(chr(random.choice([random.randrange(256), random.randrange(0xD800)])) for _ in range(8))
+    return json.dumps({"_s": characters, f"_{characters}": {}}, ensure_ascii=random.random() < 0.5)
+
+
+def _number(random: Random) -> str:
+    exponent = random.randint(-330, 310)
+    return random.choice(
+        [
+            repr(struct.unpack("<d", random.randbytes(8))[0]).replace("nan", "0").replace("inf", "1"),
+            f"{random.randrange(10**17)}e{exponent}",
+            f"0.{random.randrange(10**random.randint(1, 20))}E+{random.randrange(20)}",
+            str(random.choice([1, -1]) * (2 ** random.choice([31, 32, 53, 63, 64, 65]) + random.randint(-1, 1))),
+            str(random.randrange(-1000, 1000) / random.choice([1, 2, 8, 10, 1000])),
+        ]
+    )
+
+
 def random_policy(
-    random: Random, policy_id: str, mode: str, agents: Sequence[str], *, rules_mode: str | None = None
+    random: Random, policy_id: str, mode: str, agents: Sequence[str]
 ) -> policy_pb2.PolicyDescriptor:
     """A policy for a mode; about two in three can be registered.
 
@@ -96,14 +121,13 @@ def random_policy(
         policy_id: its id.
         mode: the session's mode; the policy may be for any mode.
         agents: whom weights and roles may name.
-        rules_mode: whose rules it holds, if the mode has none of its own.
     """
-    rules = random_rules(random, rules_mode or mode, agents)
+    rules = random_rules(random, mode, agents)
     if random.random() < 0.3:
         _break(random, rules)
     text = json.dumps(rules, separators=random.choice([(",", ":"), None]), ensure_ascii=random.random() < 0.5)
     if random.random() < 0.06:
-        text = random.choice(ODD_TEXTS)
+        text = odd_text(random)
     other = random.choice(["", "*", "nope", "macp.mode.task.v1", "macp.mode.decision.v1", mode.upper(), f"{mode} "])
     return policy_pb2.PolicyDescriptor(
         policy_id=policy_id,

@@ -534,16 +534,14 @@ class Script:
         request = core_pb2.GetDecisionReceiptRequest(session_id=self.session_id)
         self.call("GetDecisionReceipt", request, self.anyone())
 
-    def policy(self, policy_id: str) -> policy_pb2.PolicyDescriptor:
-        """A random policy for this scenario's mode."""
-        return random_policy(self.random, policy_id, self.mode, [*self.agents, self.outsider])
+    def policy(self, policy_id: str, mode: str | None = None) -> policy_pb2.PolicyDescriptor:
+        """A random policy, for this scenario's mode unless told otherwise."""
+        return random_policy(self.random, policy_id, mode or self.mode, [*self.agents, self.outsider])
 
-    def register_policy(self, policy_id: str) -> policy_pb2.PolicyDescriptor:
-        """Registers a random policy."""
-        policy = self.policy(policy_id)
-        self._names.add(policy_id)
+    def register(self, policy: policy_pb2.PolicyDescriptor) -> None:
+        """Registers a policy."""
+        self._names.add(policy.policy_id)
         self.call("RegisterPolicy", policy_pb2.RegisterPolicyRequest(policy_descriptor=policy), self.anyone())
-        return policy
 
     def _policies(self) -> None:
         own = [*(name for name in sorted(self._names) if name != self.mode), f"none-{self.tag}"]
@@ -552,7 +550,7 @@ class Script:
         caller = self.anyone()
         match self.random.randrange(6):
             case 0:
-                self.register_policy(f"{self.tag}-policy-{self.random.randrange(3)}")
+                self.register(self.policy(f"{self.tag}-policy-{self.random.randrange(3)}"))
             case 1:
                 refused = self.policy(self.random.choice([*reserved, "policy.std.supermajority"]))
                 self.call("RegisterPolicy", policy_pb2.RegisterPolicyRequest(policy_descriptor=refused), caller)
@@ -704,7 +702,7 @@ class Script:
         """Opens the session; before that, with a chance, what should not open one."""
         if self.chance(0.55):
             self.policy_id = f"{self.tag}-policy"
-            self.register_policy(self.policy_id)
+            self.register(self.policy(self.policy_id))
         elif self.chance(0.15):
             self.policy_id = self.random.choice(
                 ["policy.default", "policy.std.majority", "policy.std.supermajority", "policy.std.unanimous"]

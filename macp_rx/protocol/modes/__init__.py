@@ -25,6 +25,16 @@ class Mode(Protocol):
         ...
 
     @property
+    def TITLE(self) -> str:  # noqa: N802
+        """Its name, for people."""
+        ...
+
+    @property
+    def DESCRIPTION(self) -> str:  # noqa: N802
+        """What it is for, for people."""
+        ...
+
+    @property
     def DETERMINISM_CLASS(self) -> str:  # noqa: N802
         """How far its outcome follows from its history, as ListModes tells it."""
         ...
@@ -79,6 +89,8 @@ def _built_in(mode: Mode) -> Registered:
     descriptor = ModeDescriptor(
         mode=mode.MODE,
         mode_version="1.0.0",
+        title=mode.TITLE,
+        description=mode.DESCRIPTION,
         determinism_class=mode.DETERMINISM_CLASS,
         participant_model=mode.PARTICIPANT_MODEL,
         message_types=["SessionStart", *mode.MESSAGE_TYPES, "Commitment"],

@@ -27,6 +27,7 @@ from macp_rx.protocol.validation import (
     validate_severity,
     validate_vote,
 )
+from macp_rx.protocol.wire import parse
 
 __all__ = [
     "MODE",
@@ -45,6 +46,8 @@ __all__ = [
 ]
 
 MODE: Final = DECISION
+TITLE: Final = "Decision"
+DESCRIPTION: Final = "Proposals are evaluated, objected to and voted on, and one commitment ends it"
 DETERMINISM_CLASS: Final = "semantic-deterministic"
 PARTICIPANT_MODEL: Final = "declared"
 MESSAGE_TYPES: Final = ("Proposal", "Evaluation", "Objection", "Vote")
@@ -296,7 +299,7 @@ def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> Sta
         return replace(state, phase=Phase.COMMITTED, commitment=commitment)
     cls, check, apply = _RULES[envelope.message_type]
     try:
-        payload = cls.FromString(envelope.payload)
+        payload = parse(cls, envelope.payload)
         check(payload)
     except (DecodeError, MacpSessionError) as error:
         raise invalid(str(error)) from None

@@ -40,6 +40,8 @@ __all__ = [
 ]
 
 MODE: Final = HANDOFF
+TITLE: Final = "Handoff"
+DESCRIPTION: Final = "A responsibility is offered with its context, and accepted or declined"
 DETERMINISM_CLASS: Final = "context-frozen"
 PARTICIPANT_MODEL: Final = "delegated"
 MESSAGE_TYPES: Final = ("HandoffOffer", "HandoffContext", "HandoffAccept", "HandoffDecline")

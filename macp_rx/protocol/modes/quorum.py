@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 MODE: Final = QUORUM
+TITLE: Final = "Quorum"
+DESCRIPTION: Final = "A request is approved by so many participants, or can no longer be"
 DETERMINISM_CLASS: Final = "semantic-deterministic"
 PARTICIPANT_MODEL: Final = "quorum"
 MESSAGE_TYPES: Final = ("ApprovalRequest", "Approve", "Reject", "Abstain")

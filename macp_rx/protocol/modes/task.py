@@ -41,6 +41,8 @@ __all__ = [
 ]
 
 MODE: Final = TASK
+TITLE: Final = "Task"
+DESCRIPTION: Final = "One task is asked for, taken on, reported on and settled"
 DETERMINISM_CLASS: Final = "structural-only"
 PARTICIPANT_MODEL: Final = "orchestrated"
 MESSAGE_TYPES: Final = ("TaskRequest", "TaskAccept", "TaskReject", "TaskUpdate", "TaskComplete", "TaskFail")
