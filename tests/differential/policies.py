@@ -104,16 +104,14 @@ def _number(random: Random) -> str:
         [
             repr(struct.unpack("<d", random.randbytes(8))[0]).replace("nan", "0").replace("inf", "1"),
             f"{random.randrange(10**17)}e{exponent}",
-            f"0.{random.randrange(10**random.randint(1, 20))}E+{random.randrange(20)}",
+            f"0.{random.randrange(10 ** random.randint(1, 20))}E+{random.randrange(20)}",
             str(random.choice([1, -1]) * (2 ** random.choice([31, 32, 53, 63, 64, 65]) + random.randint(-1, 1))),
             str(random.randrange(-1000, 1000) / random.choice([1, 2, 8, 10, 1000])),
         ]
     )
 
 
-def random_policy(
-    random: Random, policy_id: str, mode: str, agents: Sequence[str]
-) -> policy_pb2.PolicyDescriptor:
+def random_policy(random: Random, policy_id: str, mode: str, agents: Sequence[str]) -> policy_pb2.PolicyDescriptor:
     """A policy for a mode; about two in three can be registered.
 
     Args:
