@@ -6,7 +6,8 @@ import pytest
 
 from tests.differential.generator import MODES
 
-DEFAULT_SESSIONS = 100
+DEFAULT_SESSIONS = 150
+REPORTS = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,3 +28,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     first = option("--differential-first", 0)
     numbers = range(first, first + option("--differential-sessions", DEFAULT_SESSIONS))
     metafunc.parametrize("seeds", [[f"{mode}:{n}" for n in numbers] for mode in MODES], ids=list(MODES))
+
+
+@pytest.fixture
+def reports(request: pytest.FixtureRequest) -> list[str]:
+    """What is said of the runs at the end of the session."""
+    return request.config.stash.setdefault(REPORTS, [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    lines = config.stash.get(REPORTS, [])
+    if lines:
+        terminalreporter.section("differential test")
+        for line in lines:
+            terminalreporter.line(line)

@@ -247,7 +247,7 @@ class Script:
             "session_id": self.session_id,
             "sender": sender,
             "timestamp_unix_ms": self.random.choice(TIMESTAMPS),
-            "payload": payload if isinstance(payload, bytes) else payload.SerializeToString(),
+            "payload": payload if isinstance(payload, bytes) else payload.SerializeToString(deterministic=True),
         }
         return Envelope(**{**values, **fields})
 
@@ -273,7 +273,7 @@ class Script:
         if choice < 0.4 and isinstance(payload, Message):
             self.send(self.envelope(sender, message_type, spoiled(self.random, payload, names)))
         elif choice < 0.55:
-            raw = payload if isinstance(payload, bytes) else payload.SerializeToString()
+            raw = payload if isinstance(payload, bytes) else payload.SerializeToString(deterministic=True)
             self.send(self.envelope(sender, message_type, scrambled(self.random, raw)))
         elif choice < 0.7:
             self.send(self.envelope(self.anyone(), message_type, payload))
@@ -359,7 +359,7 @@ class Script:
 
     def _send_raw(self, envelope: Envelope) -> None:
         """The whole request scrambled, not only the payload."""
-        raw = scrambled(self.random, core_pb2.SendRequest(envelope=envelope).SerializeToString())
+        raw = scrambled(self.random, core_pb2.SendRequest(envelope=envelope).SerializeToString(deterministic=True))
         self.steps.append(Call("Send", bearer(envelope.sender), raw))
         self._observe_offer(envelope)
 
@@ -373,7 +373,7 @@ class Script:
     def call(self, method: str, request: Message, who: str | Metadata) -> None:
         """A unary RPC."""
         metadata = bearer(who) if isinstance(who, str) else who
-        self.steps.append(Call(method, metadata, request.SerializeToString()))
+        self.steps.append(Call(method, metadata, request.SerializeToString(deterministic=True)))
 
     # Streams
 
@@ -381,7 +381,7 @@ class Script:
         """Writes a frame on a stream of the caller's; mostly one that is open."""
         mine = [stream for stream, owner in self._streams if owner == caller]
         stream = self.random.choice(mine) if mine and self.chance(0.75) else self._open(caller)
-        raw = request if isinstance(request, bytes) else request.SerializeToString()
+        raw = request if isinstance(request, bytes) else request.SerializeToString(deterministic=True)
         self.steps.append(Frame(stream, raw))
         return stream
 
@@ -415,7 +415,7 @@ class Script:
         ]
         frame: core_pb2.StreamSessionRequest | bytes = self.random.choice(frames)
         if self.chance(0.1):
-            frame = scrambled(self.random, frame.SerializeToString())
+            frame = scrambled(self.random, frame.SerializeToString(deterministic=True))
         self.frame(caller, frame)
 
     # What happens between messages
@@ -488,7 +488,7 @@ class Script:
     def _signal(self) -> None:
         caller = self.anyone()
         message_type = self.random.choice(["Signal", "Signal", "Progress"])
-        payload = self.filled(message_type, mode="").SerializeToString()
+        payload = self.filled(message_type, mode="").SerializeToString(deterministic=True)
         if self.chance(0.25):
             payload = self.random.choice([b"", scrambled(self.random, payload)])
         places = [("", ""), ("", ""), ("", " "), (self.session_id, self.mode), (self.session_id, ""), ("", self.mode)]
@@ -661,7 +661,7 @@ class Script:
             ("Initialize", core_pb2.InitializeRequest(supported_protocol_versions=["1.0"])),
         ]
         method, request = self.random.choice(requests)
-        raw = scrambled(self.random, request.SerializeToString())
+        raw = scrambled(self.random, request.SerializeToString(deterministic=True))
         self.steps.append(Call(method, bearer(self.initiator), raw))
 
     def _wander(self) -> None:
@@ -736,7 +736,7 @@ class Script:
             case 2 | 3:
                 content = spoiled(self.random, payload, [*self.agents, "policy.default"])
             case 4:
-                content = scrambled(self.random, payload.SerializeToString())
+                content = scrambled(self.random, payload.SerializeToString(deterministic=True))
             case _:
                 envelope = self.envelope(sender, "SessionStart", payload, timestamp_unix_ms=0)
                 self.send(*self._spoiled_envelope(envelope))
@@ -761,7 +761,7 @@ class Script:
             if session_id and reader.startswith("agent:"):
                 stream = self._open(reader)
                 history = core_pb2.StreamSessionRequest(subscribe_session_id=session_id)
-                self.steps += [Frame(stream, history.SerializeToString()), Close(stream)]
+                self.steps += [Frame(stream, history.SerializeToString(deterministic=True)), Close(stream)]
                 self._streams.clear()
         self._what_if()
         request = core_pb2.ListSessionsRequest(page_size=1, page_token=page_token(self.session_id[:-1]))
