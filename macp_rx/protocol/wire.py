@@ -7,8 +7,7 @@ Upb takes a known field of another wire type for an unknown one, and cuts a vari
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Iterator
 from typing import Final, TypeVar, cast
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -53,7 +52,7 @@ def parse(cls: type[M], raw: bytes) -> M:
 def _has_unknown(message: Protobuf) -> bool:
     if len(UnknownFieldSet(message)):
         return True
-    if not _nests(type(message)):
+    if not _nests(message):
         return False
     for field, value in message.ListFields():
         if field.type == FieldDescriptor.TYPE_MESSAGE:
@@ -65,10 +64,17 @@ def _has_unknown(message: Protobuf) -> bool:
     return False
 
 
-@cache
-def _nests(cls: Callable[[], Protobuf]) -> bool:
+def _nests(message: Protobuf) -> bool:
     """Whether a message of this class can hold messages: most payloads cannot, and the look costs three times the rest."""
-    return any(field.type == FieldDescriptor.TYPE_MESSAGE for field in cls().DESCRIPTOR.fields)
+    name = message.DESCRIPTOR.full_name
+    known = _nesting.get(name)
+    if known is None:
+        fields_of = message.DESCRIPTOR.fields
+        known = _nesting[name] = any(field.type == FieldDescriptor.TYPE_MESSAGE for field in fields_of)
+    return known
+
+
+_nesting: dict[str, bool] = {}
 
 
 def _check(raw: bytes, descriptor: Descriptor) -> None:

@@ -84,7 +84,7 @@ class SessionCall:
                 raise
             self._refuse(refusal, envelope.message_id)
             return
-        if not envelope.session_id or is_blank(envelope.mode):
+        if is_blank(envelope.session_id) or is_blank(envelope.mode):
             raise MacpRefusedError("INVALID_ENVELOPE", "StreamSession requires a non-empty session_id and mode")
         self._check_bound(envelope.session_id)
         self._bound = envelope.session_id
