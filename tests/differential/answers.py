@@ -20,7 +20,7 @@ from macp.v1.envelope_pb2 import Envelope
 
 from tests.differential.steps import Call, Scenario, request_class
 
-__all__ = ["Plain", "accepted", "inline_error", "lifecycle_event", "response", "signal", "status"]
+__all__ = ["BUILT_IN_MODES", "Plain", "accepted", "inline_error", "lifecycle_event", "response", "signal", "status"]
 
 Plain = Any
 """Dicts, lists, strings, numbers."""

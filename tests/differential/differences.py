@@ -12,7 +12,7 @@ from macp.modes.decision.v1 import decision_pb2
 from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import Envelope
 
-from tests.differential.answers import Plain
+from tests.differential.answers import BUILT_IN_MODES, Plain
 from tests.differential.steps import Call, Close, Frame, Open, Scenario, Step, request_class
 from tests.differential.stream import LOST
 
@@ -77,6 +77,19 @@ def _identity(situation: Situation) -> bool:
     return real == ours
 
 
+def _mode_texts(situation: Situation) -> bool:
+    if not (isinstance(situation.step, Call) and situation.step.method in ("ListModes", "ListExtModes")):
+        return False
+    real, ours = (answer.get("modes", [answer]) for answer in (situation.real, situation.ours))
+    return [_without_texts(mode) for mode in real] == [_without_texts(mode) for mode in ours]
+
+
+def _without_texts(mode: Plain) -> Plain:
+    if mode.get("mode") not in BUILT_IN_MODES:
+        return mode
+    return {key: value for key, value in mode.items() if key not in ("title", "description")}
+
+
 def _nan(situation: Situation) -> bool:
     envelope = _envelope(situation.step)
     if envelope is None or envelope.message_type != "Evaluation":
@@ -139,6 +152,7 @@ def _lost(situation: Situation) -> bool:
 
 KNOWN = (
     Known("identity", "a runtime tells its own name, version and semantics revision, not the real server's", _identity),
+    Known("mode texts", "titles and descriptions of the built-in modes are sentences, each runtime's own", _mode_texts),
     Known(
         "NaN",
         "an accepted NaN makes the real server's session unreadable for good (`protocol.md` 4.2); it is refused",

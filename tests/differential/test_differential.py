@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 
 from macp_rx import Runtime
+from macp_rx.transport.loop import LoopLease
 from tests.conftest import RealServer, runtime_binary
 from tests.differential.differences import KNOWN
 from tests.differential.generator import MODES, generate
@@ -17,6 +18,7 @@ ENOUGH = 50
 """From so many sessions on, too few that come to their end are no chance."""
 
 Serve = Callable[..., str]
+Play = Callable[[str, str, Iterable[str]], Report]
 
 
 @pytest.fixture
@@ -35,8 +37,17 @@ def real_servers() -> Iterator[Serve]:
         server.close()
 
 
-def play(real: str, ours: str, seeds: Iterable[str]) -> Report:
-    return asyncio.run(compare(real, ours, map(generate, seeds)))
+@pytest.fixture
+def play() -> Iterator[Play]:
+    """Plays seeds on two targets, on the loop that the embedded runtime uses: grpc.aio wants one loop in a process."""
+    lease = LoopLease()
+
+    def play(real: str, ours: str, seeds: Iterable[str]) -> Report:
+        work = compare(real, ours, map(generate, seeds))
+        return asyncio.run_coroutine_threadsafe(work, lease.clock.loop).result()
+
+    yield play
+    lease.release()
 
 
 def check(report: Report) -> None:
@@ -45,7 +56,7 @@ def check(report: Report) -> None:
 
 
 @pytest.mark.server
-def test_both_runtimes_answer_the_same(seeds: list[str], real_servers: Serve, reports: list[str]) -> None:
+def test_both_runtimes_answer_the_same(seeds: list[str], real_servers: Serve, play: Play, reports: list[str]) -> None:
     with Runtime() as runtime, runtime.serve() as served:
         report = play(real_servers(), served.target, seeds)
     reports.append(f"{seeds[0]} and on: {report}")
@@ -55,7 +66,7 @@ def test_both_runtimes_answer_the_same(seeds: list[str], real_servers: Serve, re
 
 
 @pytest.mark.server
-def test_the_judge_finds_nothing_between_two_real_servers(real_servers: Serve) -> None:
+def test_the_judge_finds_nothing_between_two_real_servers(real_servers: Serve, play: Play) -> None:
     seeds = [f"{mode}:{number}" for mode in MODES for number in range(5)]
     report = play(real_servers(), real_servers(), seeds)
     check(report)
@@ -63,7 +74,7 @@ def test_the_judge_finds_nothing_between_two_real_servers(real_servers: Serve) -
 
 
 @pytest.mark.server
-def test_the_judge_finds_what_differs_and_tells_where(real_servers: Serve) -> None:
+def test_the_judge_finds_what_differs_and_tells_where(real_servers: Serve, play: Play) -> None:
     small = real_servers(MACP_MAX_PAYLOAD_BYTES="100")
     report = play(real_servers(), small, ["decision:1", "quorum:1"])
     told = report.fail_text()
