@@ -7,6 +7,7 @@ import builtins
 import dataclasses
 import importlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -177,15 +178,18 @@ class Timeline:
         by_lane: dict[str, list[Event]] = {}
         order: list[str] | None = None
         for label, marbles in lines:
-            if label == "frame":
-                frame = int(marbles.removesuffix("us"))
-            elif label == "order":
-                order = marbles.split()
-            elif label.endswith("^"):
-                spans.append(_read_span(label[:-1], marbles, frame))
-            else:
-                marks = parse(marbles, frame=frame)
-                by_lane[label] = [Event(mark.time, label, _meaning(mark.what, legend)) for mark in marks]
+            try:
+                if label == "frame":
+                    frame = int(marbles.removesuffix("us"))
+                elif label == "order":
+                    order = marbles.split()
+                elif label.endswith("^"):
+                    spans.append(_read_span(label[:-1], marbles, frame))
+                else:
+                    marks = parse(marbles, frame=frame)
+                    by_lane[label] = [Event(mark.time, label, _meaning(mark.what, legend)) for mark in marks]
+            except (ValueError, KeyError) as error:
+                raise MacpSessionError(f"the line {label!r} cannot be read ({error}): {marbles!r}") from error
         return cls(tuple(_ordered(by_lane, order)), tuple(spans))
 
     def to_json_lines(self) -> str:
@@ -305,7 +309,8 @@ def to_json(value: object) -> object:
         case Protobuf():
             return {"@": value.DESCRIPTOR.full_name, "message": _message_to_json(value)}
         case Exception():
-            return {"@": "error", "type": _path(type(value)), "args": [to_json(item) for item in value.args]}
+            carried = {"attributes": to_json(vars(value))} if vars(value) else {}  # beside its text, such as an Ack
+            return {"@": "error", "type": _path(type(value)), "args": to_json(list(value.args)), **carried}
         case Enum():
             return {"@": _path(type(value)), "name": value.name}
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -332,13 +337,22 @@ def from_json(value: object) -> Any:
         case "accepted":
             return Accepted(found["sequence"], cast("Envelope", _message_from_json(found["envelope"], Envelope)))
         case "error":
-            return _class(found["type"], Exception)(*(from_json(item) for item in found["args"]))
+            return _error(_class(found["type"], Exception), from_json(found["args"]), found.get("attributes"))
         case str(path) if "message" in found:
             return _message_from_json(found["message"], symbol_database.Default().GetSymbol(path))
         case str(path) if "name" in found:
             return _class(path, Enum)[found["name"]]
         case path:
             return _class(path, object)(**{name: from_json(item) for name, item in found["fields"].items()})
+
+
+def _error(cls: type[Exception], args: list[object], attributes: object) -> Exception:
+    if cls.__module__ == "builtins":
+        return cls(*args)
+    error = cls.__new__(cls, *args)  # an error's constructor takes what its text is made of, its args are the text
+    if attributes is not None:
+        vars(error).update(from_json(attributes))
+    return error
 
 
 def _message_to_json(message: Protobuf) -> object:
@@ -451,6 +465,9 @@ def _ordered(by_lane: dict[str, list[Event]], order: list[str] | None) -> list[E
     """Events of lanes in one order: as told, else by time, and at one instant lane by lane."""
     if order is None:
         return sorted((event for lane in by_lane.values() for event in lane), key=lambda event: event.time)
+    told = {lane: len(events) for lane, events in by_lane.items()}
+    if Counter(order) != Counter(told):
+        raise MacpSessionError(f"order names each lane as often as it has events, {told}; {' '.join(order)!r} does not")
     waiting = {lane: iter(events) for lane, events in by_lane.items()}
     return [next(waiting[lane]) for lane in order]
 
@@ -465,7 +482,10 @@ def _read_legend(text: str) -> tuple[dict[str, Notification], list[tuple[str, st
         elif " = " in line:
             name, _, literal = line.partition(" = ")
             failed = literal.startswith("# ")
-            value = from_json(json.loads(literal.removeprefix("# ")))
+            try:
+                value = from_json(json.loads(literal.removeprefix("# ")))
+            except (ValueError, KeyError, TypeError) as error:
+                raise MacpSessionError(f"what {name!r} means cannot be read ({error}): {literal[:80]!r}") from error
             legend[name] = Failed(value) if failed else Next(value)
         elif line.strip():
             raise MacpSessionError(f"no lane and no legend: {line!r}")

@@ -9,10 +9,18 @@ import reactivex as rx
 from hypothesis import given
 from hypothesis import strategies as st
 from macp.modes.decision.v1.decision_pb2 import VotePayload
-from macp.v1.envelope_pb2 import Envelope
+from macp.v1.envelope_pb2 import Ack, Envelope, MACPError
 from reactivex import operators as ops
 
-from macp_rx import Accepted, MacpSessionError
+from macp_rx import (
+    Accepted,
+    MacpAckError,
+    MacpIdentityMismatchError,
+    MacpSessionError,
+    MacpStreamError,
+    MacpTimeoutError,
+    MacpTransportError,
+)
 from macp_rx import operators as mo
 from macp_rx.clock import VirtualClock
 from macp_rx.timeline import Completed, Event, Failed, Next, Recorder, Span, Timeline, exactly_equal
@@ -122,6 +130,49 @@ def test_a_message_that_json_cannot_say_is_stored_as_bytes(wire: bytes) -> None:
     stored = Timeline((Event(0, "a", Next(message)), Event(0, "a", Next(Accepted(1, envelope)))))
     assert Timeline.from_json_lines(stored.to_json_lines()) == stored
     assert Timeline.parse(str(stored)) == stored
+
+
+REFUSED = Ack(error=MACPError(code="POLICY_DENIED", message="no", details=b'{"reasons":["a veto"]}'))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MacpAckError(REFUSED, "Commitment"),
+        MacpStreamError(MACPError(code="FORBIDDEN", message="Forbidden", message_id="m1", session_id="s1")),
+        MacpIdentityMismatchError("alice", "bob"),
+        MacpTransportError(
+            "NOT_FOUND", "gone", code="SESSION_NOT_FOUND", details=b"{}", trailing_metadata=[("a", b"1")]
+        ),
+        MacpTimeoutError("nothing came", method="/macp.v1.MACPRuntimeService/Send"),
+        UnicodeDecodeError("utf-8", b"x", 0, 1, "why"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_is_stored_with_all_that_it_carries(error: Exception) -> None:
+    stored = Timeline((Event(0, "a", Failed(error)),))
+    for read in (Timeline.from_json_lines(stored.to_json_lines()), Timeline.parse(str(stored))):
+        assert read == stored
+        (event,) = read.events
+        assert isinstance(event.what, Failed)
+        assert (str(event.what.error), vars(event.what.error)) == (str(error), vars(error))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("frame : xus", "'frame' cannot be read"),
+        ("a : -(", "'a' cannot be read"),
+        ("a^ : !", r"'a\^' cannot be read"),
+        ("a : x\nx = {bad", "what 'x' means cannot be read"),
+        ('a : x\nx = {"@":"error"}', "what 'x' means cannot be read"),
+        ("a : x-y\norder : a", "order names each lane as often as it has events"),
+        ("a : x\norder : b", "order names each lane as often as it has events"),
+    ],
+)
+def test_what_is_no_timeline_is_told(text: str, told: str) -> None:
+    with pytest.raises(MacpSessionError, match=told):
+        Timeline.parse(text)
 
 
 def test_a_file_does_not_choose_what_is_imported() -> None:
