@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 from macp.modes.decision.v1 import decision_pb2
+from macp.modes.task.v1 import task_pb2
 from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import Envelope
 
@@ -18,8 +20,9 @@ from tests.differential.stream import LOST
 
 __all__ = ["KNOWN", "Known", "Situation"]
 
-NUMBER = re.compile(r"\d[\d.]{14,}")
-"""A number with so many digits that its last one may be in question."""
+NUMBER = re.compile(r"\d+\.\d+")
+LONG = 15
+"""Digits from which on the last one of a double may be in question."""
 
 
 @dataclass(frozen=True)
@@ -90,15 +93,21 @@ def _without_texts(mode: Plain) -> Plain:
     return {key: value for key, value in mode.items() if key not in ("title", "description")}
 
 
-def _nan(situation: Situation) -> bool:
+def _no_number(situation: Situation) -> bool:
     envelope = _envelope(situation.step)
-    if envelope is None or envelope.message_type != "Evaluation":
+    if envelope is None:
         return False
     try:
-        payload = decision_pb2.EvaluationPayload.FromString(envelope.payload)
+        match envelope.message_type:
+            case "Evaluation":
+                number = decision_pb2.EvaluationPayload.FromString(envelope.payload).confidence
+            case "TaskUpdate":
+                number = task_pb2.TaskUpdatePayload.FromString(envelope.payload).progress
+            case _:
+                return False
     except DecodeError:
         return False
-    return math.isnan(payload.confidence) and "INVALID_ENVELOPE" in _codes(situation.ours)
+    return not math.isfinite(number) and "INVALID_ENVELOPE" in _codes(situation.ours)
 
 
 def _outsider(situation: Situation) -> bool:
@@ -132,14 +141,29 @@ def _removed_mode(situation: Situation) -> bool:
 
 def _last_place(situation: Situation) -> bool:
     """The same rules but for the last place of long numbers."""
-    told, said = _numbers(situation.real), _numbers(situation.ours)
-    return NUMBER.sub("#", repr(situation.real)) == NUMBER.sub("#", repr(situation.ours)) and all(
-        math.isclose(a, b, rel_tol=2e-15) for a, b in zip(told, said, strict=True)
+    real, ours = repr(situation.real), repr(situation.ours)
+    pairs = zip(NUMBER.findall(real), NUMBER.findall(ours), strict=False)
+    return NUMBER.sub("#", real) == NUMBER.sub("#", ours) and all(
+        told == said or (len(max(told, said, key=len)) > LONG and math.isclose(float(told), float(said), rel_tol=2e-15))
+        for told, said in pairs
     )
 
 
-def _numbers(answer: Plain) -> list[float]:
-    return [float(number) for number in NUMBER.findall(repr(answer))]
+def _overdue(situation: Situation) -> bool:
+    """A session whose deadline has passed, where the real server has not looked yet."""
+    match situation.real, situation.ours:
+        case {"ack": {"duplicate": True, "session_state": "SESSION_STATE_OPEN"} as told}, {"ack": dict(said)}:
+            return bool({**told, "session_state": "SESSION_STATE_EXPIRED"} == said)
+        case {"sessions": [*told]}, {"sessions": [*said]}:
+            return [_lapsed(session) for session in told] == said
+    return False
+
+
+def _lapsed(session: Plain) -> Plain:
+    deadline = session["expires_at_unix_ms"]
+    if session["state"] == "SESSION_STATE_OPEN" and isinstance(deadline, int) and deadline < time.time() * 1000:
+        return {**session, "state": "SESSION_STATE_EXPIRED"}
+    return session
 
 
 def _lost(situation: Situation) -> bool:
@@ -154,9 +178,9 @@ KNOWN = (
     Known("identity", "a runtime tells its own name, version and semantics revision, not the real server's", _identity),
     Known("mode texts", "titles and descriptions of the built-in modes are sentences, each runtime's own", _mode_texts),
     Known(
-        "NaN",
-        "an accepted NaN makes the real server's session unreadable for good (`protocol.md` 4.2); it is refused",
-        _nan,
+        "no number",
+        "an accepted NaN or infinity makes the real server's session unreadable for good (`protocol.md` 4.2); it is refused",
+        _no_number,
         ends=True,
     ),
     Known(
@@ -173,6 +197,11 @@ KNOWN = (
         "removed mode",
         "what-if of a session whose mode was unregistered: INTERNAL_ERROR there, here it says what is the matter",
         _removed_mode,
+    ),
+    Known(
+        "overdue",
+        "a session expires at its deadline, and not only when somebody looks or in a sweep once a minute",
+        _overdue,
     ),
     Known(
         "last place",
