@@ -18,16 +18,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "seeds" not in metafunc.fixturenames:
-        return
     option = metafunc.config.getoption
     chosen = option("--differential-seed", [])
-    if chosen:
-        metafunc.parametrize("seeds", [[seed] for seed in chosen], ids=chosen)
-        return
-    first = option("--differential-first", 0)
-    numbers = range(first, first + option("--differential-sessions", DEFAULT_SESSIONS))
-    metafunc.parametrize("seeds", [[f"{mode}:{n}" for n in numbers] for mode in MODES], ids=list(MODES))
+    first, sessions = option("--differential-first", 0), option("--differential-sessions", DEFAULT_SESSIONS)
+    if "seeds" in metafunc.fixturenames:
+        by_mode = {mode: [f"{mode}:{first + number}" for number in range(sessions)] for mode in MODES}
+        metafunc.parametrize("seeds", [chosen] if chosen else by_mode.values(), ids=["chosen"] if chosen else by_mode)
+    if "seeds_of_all" in metafunc.fixturenames:
+        mixed = [f"{mode}:{first + number}" for number in range(max(1, sessions // len(MODES))) for mode in MODES]
+        metafunc.parametrize("seeds_of_all", [chosen or mixed], ids=["chosen" if chosen else "all"])
 
 
 @pytest.fixture

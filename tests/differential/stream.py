@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,9 @@ LOST = "its status was lost"
 """How a call ended that ended while grpc.aio wrote, which then puts "Internal error from Core" for what the server said."""
 
 
+StreamCall = grpc.aio.StreamStreamCall[bytes, core_pb2.StreamSessionResponse]
+
+
 @dataclass(frozen=True)
 class _End:
     how: Plain
@@ -33,11 +37,12 @@ class Stream:
     """One call, and a task that reads it.
 
     Args:
-        call: it. Its requests are bytes.
+        open: opens it. Its requests are bytes.
     """
 
-    def __init__(self, call: grpc.aio.StreamStreamCall[bytes, core_pb2.StreamSessionResponse]) -> None:
-        self._call = call
+    def __init__(self, open: Callable[[], StreamCall]) -> None:
+        self._open = open
+        self._call = open()
         self._said: asyncio.Queue[core_pb2.StreamSessionResponse | _End] = asyncio.Queue()
         self._ended = False
         self._marks = 0
@@ -104,7 +109,12 @@ class Stream:
         with suppress(grpc.aio.AioRpcError):
             async for said in self._call:
                 self._said.put_nowait(said)
-        self._said.put_nowait(_End(await _status(self._call)))
+        how = await _status(self._call)
+        if how == LOST and self._marks == 1:  # it was refused as it opened, and so is another one
+            self._call = self._open()
+            await self._call.done_writing()
+            how = await _status(self._call)
+        self._said.put_nowait(_End(how))
 
 
 async def _status(call: Any) -> Plain:

@@ -192,4 +192,4 @@ class Conversation:
         method = self._channel.stream_stream(
             SERVICE + "StreamSession", response_deserializer=core_pb2.StreamSessionResponse.FromString
         )
-        return Stream(method(metadata=metadata))
+        return Stream(lambda: method(metadata=metadata))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable, Iterator
+from random import Random
 
 import pytest
 
 from macp_rx import Runtime
+from macp_rx.runtime import Settings, static_tokens
 from macp_rx.transport.loop import LoopLease
 from tests.conftest import RealServer, runtime_binary
 from tests.differential.differences import KNOWN
 from tests.differential.generator import MODES, generate
 from tests.differential.runner import Report, compare
+from tests.differential.steps import PAYLOADS
 
 ENOUGH = 50
 """From so many sessions on, too few that come to their end are no chance."""
@@ -63,6 +67,61 @@ def test_both_runtimes_answer_the_same(seeds: list[str], real_servers: Serve, pl
     check(report)
     if len(seeds) >= ENOUGH:
         assert report.resolved >= len(seeds) / 3, "most sessions should come to a commitment"
+
+
+@pytest.mark.server
+def test_both_runtimes_give_tokens_the_same_rights(
+    seeds_of_all: list[str], real_servers: Serve, play: Play, reports: list[str]
+) -> None:
+    tokens = random_tokens(seeds_of_all)
+    with Runtime(identify=static_tokens(tokens)) as runtime, runtime.serve() as served:
+        report = play(real_servers(MACP_AUTH_TOKENS_JSON=tokens), served.target, seeds_of_all)
+    reports.append(f"tokens: {report}")
+    check(report)
+
+
+@pytest.mark.server
+def test_both_runtimes_keep_the_same_limits(
+    seeds_of_all: list[str], real_servers: Serve, play: Play, reports: list[str]
+) -> None:
+    limits = Settings(
+        max_payload_bytes=400, default_page_size=2, max_page_size=3, starts_per_minute=3, messages_per_minute=9
+    )
+    limited = real_servers(
+        MACP_MAX_PAYLOAD_BYTES="400",
+        MACP_LIST_SESSIONS_DEFAULT_PAGE_SIZE="2",
+        MACP_LIST_SESSIONS_MAX_PAGE_SIZE="3",
+        MACP_SESSION_START_LIMIT_PER_MINUTE="3",
+        MACP_MESSAGE_LIMIT_PER_MINUTE="9",
+    )
+    with Runtime(settings=limits) as runtime, runtime.serve() as served:
+        report = play(limited, served.target, seeds_of_all)
+    reports.append(f"limits: {report}")
+    check(report)
+
+
+def random_tokens(seeds: Iterable[str]) -> str:
+    """A file of static tokens: every agent's name is its token, most may do what they need, some lack a right or the token."""
+    tokens: list[dict[str, object]] = [{"token": "judge", "sender": "judge"}]
+    for scenario in map(generate, seeds):
+        random = Random(f"rights of {scenario.seed}")
+        for agent in sorted(scenario.agents):
+            rights: dict[str, object] = {"token": agent, "sender": agent}
+            if random.random() < 0.15:
+                rights["allowed_modes"] = random.sample([*PAYLOADS, "ext.none"], random.randint(0, 5))
+            if random.random() < 0.1:
+                rights["can_start_sessions"] = False
+            if random.random() < 0.2:
+                rights["max_open_sessions"] = random.randint(0, 2)
+            if random.random() < 0.7:
+                rights["can_manage_mode_registry"] = True
+            if random.random() < 0.15:
+                rights["is_observer"] = True
+            if random.random() < 0.05:
+                rights["sender"] = random.choice(sorted(scenario.agents))
+            if random.random() < 0.95:
+                tokens.append(rights)
+    return json.dumps(tokens)
 
 
 @pytest.mark.server
