@@ -34,14 +34,23 @@ class Situation:
         step: what was answered.
         real: what the real server said.
         ours: what the embedded runtime said.
-        readers: session id -> who may read it, as the real server tells.
+        lifecycle: session id -> its lifecycle events, as the real server tells.
     """
 
     scenario: Scenario
     step: Step
     real: Plain
     ours: Plain
-    readers: Mapping[str, frozenset[str]]
+    lifecycle: Mapping[str, Sequence[Plain]]
+
+    def may_read(self, agent: str, session_id: str) -> bool:
+        """Whether a session names an agent."""
+        started = self.lifecycle.get(session_id)
+        return bool(started) and agent in (started[0]["initiator"], *started[0]["participants"])
+
+    def expired(self, session_id: str) -> bool:
+        """Whether a session's time is over."""
+        return any(event["event"] == "EVENT_TYPE_EXPIRED" for event in self.lifecycle.get(session_id, ()))
 
 
 @dataclass(frozen=True)
@@ -116,9 +125,7 @@ def _outsider(situation: Situation) -> bool:
         return False
     heard = [said for said in situation.real if not _is_envelope(said)]
     unread = [said for said in situation.real if _is_envelope(said)]
-    return heard == situation.ours and all(
-        owner not in situation.readers.get(said["session_id"], frozenset()) for said in unread
-    )
+    return heard == situation.ours and not any(situation.may_read(owner, said["session_id"]) for said in unread)
 
 
 def _unparsed(situation: Situation) -> bool:
@@ -156,6 +163,8 @@ def _overdue(situation: Situation) -> bool:
             return bool({**told, "session_state": "SESSION_STATE_EXPIRED"} == said)
         case {"sessions": [*told]}, {"sessions": [*said]}:
             return [_lapsed(session) for session in told] == said
+        case _, ([{"ended": {"code": "HISTORY_UNAVAILABLE"}}] | {"code": "HISTORY_UNAVAILABLE"}):
+            return situation.expired(_session_id(situation.step))
     return False
 
 
@@ -200,7 +209,7 @@ KNOWN = (
     ),
     Known(
         "overdue",
-        "a session expires at its deadline, and not only when somebody looks or in a sweep once a minute",
+        "a session expires, and is compacted, at its deadline, and not only when somebody looks or in a sweep once a minute",
         _overdue,
     ),
     Known(
@@ -226,6 +235,16 @@ def _envelope(step: Step) -> Envelope | None:
     except DecodeError:
         pass
     return None
+
+
+def _session_id(step: Step) -> str:
+    """The session that a subscription or a what-if asks for."""
+    match step:
+        case Frame(_, request):
+            return core_pb2.StreamSessionRequest.FromString(request).subscribe_session_id
+        case Call("WhatIfReplay", _, request):
+            return request_class("WhatIfReplay").FromString(request).session_id
+    return ""
 
 
 def _owner(situation: Situation) -> str | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import pprint
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tests.differential.answers import Plain
 from tests.differential.differences import KNOWN, Situation
-from tests.differential.steps import Scenario
+from tests.differential.steps import Frame, Scenario
 from tests.differential.targets import Conversation, Target, connected
 
 __all__ = ["Divergence", "Report", "compare"]
@@ -129,7 +129,7 @@ async def _play(scenario: Scenario, server: Target, embedded: Target, report: Re
             told, said = await asyncio.gather(real.take(step), ours.take(step))
             report.steps += 1
             if told != said:
-                situation = Situation(scenario, step, told, said, _readers(scenario, server))
+                situation = Situation(scenario, step, told, said, server.lifecycle)
                 known = next((known for known in KNOWN if known.explains(situation)), None)
                 if known is None:
                     report.divergences.append(Divergence(scenario, number, str(step), told, said, tuple(log)))
@@ -137,6 +137,9 @@ async def _play(scenario: Scenario, server: Target, embedded: Target, report: Re
                 report.known[known.name] += 1
                 if known.ends:
                     return None
+                if isinstance(step, Frame) and real.over(step.stream) != ours.over(step.stream):
+                    real.leave(step.stream)
+                    ours.leave(step.stream)
             log.append(f"{number}. {step} -> {_brief(told)}")
         return tuple(log)
     finally:
@@ -157,14 +160,6 @@ def _compare_watches(
         if told != said:
             what = f"WatchSignals told of {agent!r}"
             report.divergences.append(Divergence(scenario, None, what, told, said, log))
-
-
-def _readers(scenario: Scenario, server: Target) -> Mapping[str, frozenset[str]]:
-    return {
-        session_id: frozenset([events[0]["initiator"], *events[0]["participants"]])
-        for session_id in scenario.session_ids
-        if (events := server.lifecycle.get(session_id))
-    }
 
 
 def _resolved(scenario: Scenario, server: Target) -> bool:

@@ -38,13 +38,16 @@ class Stream:
 
     Args:
         open: opens it. Its requests are bytes.
+
+    Attributes:
+        ended: nothing more will be said.
     """
 
     def __init__(self, open: Callable[[], StreamCall]) -> None:
         self._open = open
         self._call = open()
         self._said: asyncio.Queue[core_pb2.StreamSessionResponse | _End] = asyncio.Queue()
-        self._ended = False
+        self.ended = False
         self._marks = 0
         self._reading = asyncio.create_task(self._read())
 
@@ -57,7 +60,7 @@ class Stream:
         """
         heard: list[Plain] = []
         await self._to_mark(heard)
-        if not self._ended:
+        if not self.ended:
             await self._write(request)
             with suppress(TimeoutError):
                 async with asyncio.timeout(SILENCE):
@@ -69,24 +72,25 @@ class Stream:
         """Half-closes; returns what is still said."""
         heard: list[Plain] = []
         await self._to_mark(heard)
-        if not self._ended:
+        if not self.ended:
             await self._call.done_writing()
-        while not self._ended:
+        while not self.ended:
             self._note(await self._said.get(), heard)
         return heard
 
     def cancel(self) -> None:
         """Leaves it."""
+        self.ended = True
         self._reading.cancel()
         self._call.cancel()
 
     async def _to_mark(self, heard: list[Plain]) -> None:
-        if self._ended:
+        if self.ended:
             return
         self._marks += 1
         mark = Envelope(macp_version="mark", message_id=f"mark {self._marks}")
         await self._write(core_pb2.StreamSessionRequest(envelope=mark).SerializeToString())
-        while not self._ended:
+        while not self.ended:
             said = await self._said.get()
             if isinstance(said, core_pb2.StreamSessionResponse) and said.error.message_id == mark.message_id:
                 return
@@ -94,7 +98,7 @@ class Stream:
 
     def _note(self, said: core_pb2.StreamSessionResponse | _End, heard: list[Plain]) -> None:
         if isinstance(said, _End):
-            self._ended = True
+            self.ended = True
             heard.append({"ended": said.how})
         elif said.HasField("error"):
             heard.append(answers.inline_error(said))

@@ -167,10 +167,18 @@ class Conversation:
         except TimeoutError:
             return f"no answer within {PATIENCE} s"
 
+    def over(self, stream: int) -> bool:
+        """Whether a stream has ended."""
+        return self._streams[stream].ended
+
+    def leave(self, stream: int) -> None:
+        """Cancels a stream; later steps find it ended."""
+        self._streams[stream].cancel()
+
     def give_up(self) -> None:
         """Cancels the streams that are open."""
-        for stream in self._streams.values():
-            stream.cancel()
+        for stream in self._streams:
+            self.leave(stream)
 
     async def _call(self, step: Call) -> Plain:
         assert self._channel is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -97,6 +98,17 @@ def test_both_runtimes_keep_the_same_limits(
     with Runtime(settings=limits) as runtime, runtime.serve() as served:
         report = play(limited, served.target, seeds_of_all)
     reports.append(f"limits: {report}")
+    check(report)
+
+
+@pytest.mark.server
+def test_both_runtimes_forget_the_same_histories(
+    seeds_of_all: list[str], real_servers: Serve, play: Play, reports: list[str], tmp_path: Path
+) -> None:
+    compacting = real_servers(MACP_MEMORY_ONLY="0", MACP_DATA_DIR=str(tmp_path))
+    with Runtime(settings=Settings(compact_ended=True)) as runtime, runtime.serve() as served:
+        report = play(compacting, served.target, seeds_of_all)
+    reports.append(f"compaction: {report}")
     check(report)
 
 
