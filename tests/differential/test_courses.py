@@ -1,10 +1,12 @@
-"""What tells of everything at once, so that random scenarios cannot compare it: watches of registries, and whole lists.
+"""What random scenarios cannot compare: what tells of everything at once, deadlines that must pass, frames at the limit.
 
-One fixed course is played on each runtime for itself, and what was heard must be the same.
+Fixed courses, played on each runtime for itself: what was heard must be the same.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
 import queue
 import threading
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.message import Message
+from macp.modes.handoff.v1 import handoff_pb2
 from macp.v1 import core_pb2, policy_pb2
 from macp.v1.envelope_pb2 import Envelope
 
@@ -26,6 +29,10 @@ from tests.differential.steps import response_class
 WATCHED = 1.5
 """Seconds that the watches stay open: what is told later, or told too often, shows as well."""
 
+LATER = 300
+"""Milliseconds: a deadline that passes within a test, and that no call of a test takes."""
+
+LARGEST, FRAME_ROOM = 1_048_576, 65_536
 MODE = "ext.watched.v1"
 MARK = core_pb2.SignalPayload(signal_type="mark")
 
@@ -61,6 +68,7 @@ class Course:
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
+        self._numbers = itertools.count()
 
     def ask(self, method: str, request: Message, agent: str = "chair") -> Any:
         call = self._channel.unary_unary(_path(method), response_deserializer=response_class(method).FromString)
@@ -70,12 +78,20 @@ class Course:
         call = self._channel.unary_stream(_path(method), response_deserializer=response_class(method).FromString)
         return Watch(call(b"", metadata=_bearer("watcher"), timeout=WATCHED))
 
-    def say(self, session_id: str, message_type: str, payload: Message, agent: str = "chair", stamp: int = 0) -> Any:
+    def say(
+        self,
+        session_id: str,
+        message_type: str,
+        payload: Message,
+        agent: str = "chair",
+        mode: str = "macp.mode.quorum.v1",
+        stamp: int = 0,
+    ) -> Any:
         envelope = Envelope(
             macp_version="1.0",
-            mode="macp.mode.quorum.v1" if session_id else "",
+            mode=mode if session_id else "",
             message_type=message_type,
-            message_id=message_type,
+            message_id=f"{message_type} {next(self._numbers)}",
             session_id=session_id,
             sender=agent,
             timestamp_unix_ms=stamp,
@@ -83,11 +99,24 @@ class Course:
         )
         return self.ask("Send", core_pb2.SendRequest(envelope=envelope), agent).ack
 
-    def start(self, session_id: str, stamp: int = 0) -> None:
+    def start(self, session_id: str, *, mode: str = "macp.mode.quorum.v1", stamp: int = 0, **fields: Any) -> None:
         payload = core_pb2.SessionStartPayload(
-            participants=["chair"], mode_version="1.0.0", configuration_version="c", ttl_ms=600_000
+            participants=["chair", "alice"], mode_version="1.0.0", configuration_version="c", ttl_ms=600_000
         )
-        assert self.say(session_id, "SessionStart", payload, stamp=stamp).ok
+        payload.MergeFrom(core_pb2.SessionStartPayload(**fields))
+        assert self.say(session_id, "SessionStart", payload, mode=mode, stamp=stamp).ok
+
+    def control(self, verb: str, session_id: str) -> str:
+        ack = self.ask(f"{verb}Session", getattr(core_pb2, f"{verb}SessionRequest")(session_id=session_id)).ack
+        return _ack(ack)
+
+    def history(self, session_id: str) -> list[Envelope]:
+        call = self._channel.stream_stream(
+            _path("StreamSession"), response_deserializer=core_pb2.StreamSessionResponse.FromString
+        )
+        request = core_pb2.StreamSessionRequest(subscribe_session_id=session_id)
+        said = call(iter([request.SerializeToString()]), metadata=_bearer("chair"), timeout=10)
+        return [response.envelope for response in said]
 
     def register_mode(self, name: str) -> bool:
         descriptor = core_pb2.ModeDescriptor(
@@ -96,8 +125,8 @@ class Course:
         request = core_pb2.RegisterExtModeRequest(mode_descriptor=descriptor)
         return bool(self.ask("RegisterExtMode", request).ok)
 
-    def register_policy(self, name: str) -> bool:
-        policy = policy_pb2.PolicyDescriptor(policy_id=name, mode="*", schema_version=1)
+    def register_policy(self, name: str, rules: str = "") -> bool:
+        policy = policy_pb2.PolicyDescriptor(policy_id=name, mode="*", rules=rules, schema_version=1)
         return bool(self.ask("RegisterPolicy", policy_pb2.RegisterPolicyRequest(policy_descriptor=policy)).ok)
 
 
@@ -210,8 +239,81 @@ def _pages(course: Course) -> Iterator[list[str]]:
         yield pages
 
 
+def _pass(milliseconds: int) -> None:
+    """Waits. The real server's clock is nobody's to move."""
+    threading.Event().wait(milliseconds / 1000)
+
+
+def _deadlines(course: Course) -> list[Plain]:
+    """Sessions that expire, that are suspended meanwhile, or for too long."""
+    over, paused, forgotten = (f"{letter * 30}" for letter in "abc")
+    signal = core_pb2.ProgressPayload()
+    told: list[Plain] = []
+    course.start(over, ttl_ms=LATER)
+    course.start(paused, ttl_ms=LATER)
+    course.start(forgotten, max_suspend_ms=LATER)
+    told += [course.control("Suspend", paused), course.control("Suspend", forgotten)]
+    _pass(2 * LATER)
+    told += [
+        _ack(course.say(over, "Approve", signal)),
+        course.control("Resume", paused),
+        _ack(course.say(paused, "Approve", signal)),
+        course.control("Resume", forgotten),
+        course.control("Cancel", forgotten),
+    ]
+    states = []
+    for session_id in (over, paused, forgotten):
+        metadata = course.ask("GetSession", core_pb2.GetSessionRequest(session_id=session_id)).metadata
+        longer = (metadata.expires_at_unix_ms - metadata.started_at_unix_ms) // LATER
+        states.append((metadata.state, longer if session_id == paused else None))
+    return [told, states]
+
+
+def _implicit_accept(course: Course) -> list[Plain]:
+    """An offer that is accepted by silence: not while the session is suspended, and at its deadline, not when it is seen."""
+    mode, session_id = "macp.mode.handoff.v1", "h" * 30
+    assert course.register_policy("silence", json.dumps({"acceptance": {"implicit_accept_timeout_ms": LATER}}))
+    course.start(session_id, mode=mode, policy_version="silence")
+    offer = handoff_pb2.HandoffOfferPayload(handoff_id="h1", target_participant="alice")
+    context = handoff_pb2.HandoffContextPayload(handoff_id="h1")
+    decline = handoff_pb2.HandoffDeclinePayload(handoff_id="h1")
+    told = [_ack(course.say(session_id, "HandoffOffer", offer, mode=mode)), course.control("Suspend", session_id)]
+    _pass(2 * LATER)
+    told += [course.control("Resume", session_id), _ack(course.say(session_id, "HandoffContext", context, mode=mode))]
+    _pass(2 * LATER)
+    told.append(_ack(course.say(session_id, "HandoffDecline", decline, "alice", mode=mode)))
+    history = course.history(session_id)
+    said = [(envelope.message_type, envelope.sender) for envelope in history]
+    accept = history[-1]
+    late = accept.timestamp_unix_ms - history[1].timestamp_unix_ms
+    return [told, said, accept.message_id, accept.payload, late // LATER]
+
+
+def _frames(course: Course) -> list[Plain]:
+    """Payloads and whole frames at the largest size and beyond it."""
+    told: list[Plain] = []
+    for size in (LARGEST, LARGEST + 1, LARGEST + FRAME_ROOM - 200, LARGEST + FRAME_ROOM + 200):
+        payload = core_pb2.SignalPayload(signal_type="hint", data=b"x" * (size - 20))
+        envelope = Envelope(macp_version="1.0", message_type="Signal", message_id="m", sender="chair")
+        envelope.payload = (
+            payload.SerializeToString().ljust(size, b"\0") if size > LARGEST else payload.SerializeToString()
+        )
+        try:
+            told.append(_ack(course.ask("Send", core_pb2.SendRequest(envelope=envelope)).ack))
+        except grpc.RpcError as error:
+            told.append((error.code().name, dict(error.trailing_metadata() or ()).get("macp-error-code")))
+    return told
+
+
+def _ack(ack: Any) -> str:
+    return f"ok {ack.session_state}" if ack.ok else str(ack.error.code)
+
+
+COURSES = [_registries, _sessions, _deadlines, _implicit_accept, _frames]
+
+
 @pytest.mark.server
-@pytest.mark.parametrize("play", [_registries, _sessions], ids=["registries", "sessions"])
+@pytest.mark.parametrize("play", COURSES, ids=lambda course: course.__name__.strip("_"))
 def test_both_runtimes_tell_the_same(targets: list[str], play: Any) -> None:
     heard = []
     for target in targets:
