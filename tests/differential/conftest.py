@@ -6,7 +6,7 @@ import pytest
 
 from tests.differential.generator import MODES
 
-DEFAULT_SESSIONS = 150
+DEFAULT_SESSIONS = 100
 REPORTS = pytest.StashKey[list[str]]()
 
 

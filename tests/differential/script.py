@@ -324,6 +324,11 @@ class Script:
                 (("x-macp-token", caller),),
                 (("authorization", f"Basic {caller}"), ("x-macp-token", caller)),
                 (("authorization", f"Bearer {self.outsider}"), ("x-macp-token", caller)),
+                (("authorization", f"Bearer {caller}"), ("authorization", f"Bearer {self.outsider}")),
+                (("authorization", f"Basic {caller}"), ("authorization", f"Bearer {caller}")),
+                (("x-macp-token", caller), ("x-macp-token", self.outsider)),
+                (("x-macp-token", ""),),
+                (("x-macp-token", f"Bearer {caller}"),),
             ]
         )
 
