@@ -28,13 +28,14 @@ from macp_rx.runtime import Runtime
 from macp_rx.streams.call import Blocking, Reactive, call
 from macp_rx.streams.duplex import MacpStream
 from macp_rx.streams.ends import Ends
-from macp_rx.streams.reply import Reply
+from macp_rx.streams.reply import Reply, ask
 from macp_rx.streams.retry import RetryPolicy
+from macp_rx.streams.sending import SEND_RETRY, Outbox
 from macp_rx.streams.session import RECONNECT, OnGap, SessionStream, history, session_events
 from macp_rx.streams.source import watch
 from macp_rx.streams.stream import Demand, Stream
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import Method, Transport, method
+from macp_rx.transport.base import Method, Receiver, Transport, method
 from macp_rx.transport.grpc import ChannelOptions, GrpcTransport
 from macp_rx.transport.loop import LoopLease
 
@@ -51,7 +52,6 @@ DEFAULT_TIMEOUT: Final = 30.0
 """Seconds a unary call may take: what the server itself allows (`protocol.md` 1.0)."""
 
 INITIALIZE: Final = method("Initialize", core_pb2.InitializeRequest, core_pb2.InitializeResponse)
-SEND: Final = method("Send", core_pb2.SendRequest, core_pb2.SendResponse)
 GET_SESSION: Final = method("GetSession", core_pb2.GetSessionRequest, core_pb2.GetSessionResponse)
 CANCEL_SESSION: Final = method("CancelSession", core_pb2.CancelSessionRequest, core_pb2.CancelSessionResponse)
 SUSPEND_SESSION: Final = method("SuspendSession", core_pb2.SuspendSessionRequest, core_pb2.SuspendSessionResponse)
@@ -89,8 +89,9 @@ WATCH_POLICIES: Final = method("WatchPolicies", policy_pb2.WatchPoliciesRequest,
 class _Connection:
     """What clients that share a connection share: the transport, and what to do after its end."""
 
-    def __init__(self, transport: Transport, release: Callable[[], None]) -> None:
+    def __init__(self, transport: Transport, release: Callable[[], None], retry: RetryPolicy | None) -> None:
         self.transport = transport
+        self.outbox: Outbox = Outbox(transport, retry)
         self._release = release
         self._ends: dict[AuthConfig | None, Ends] = {}
         self._closing = threading.Lock()
@@ -149,14 +150,19 @@ class _Calls:
         return self._connection.transport.clock
 
     def _ask(self, rpc: Method[Req, Res], request: Req, timeout: float | None, unwrap: Callable[[Res], T]) -> Stream[T]:
-        return Reply(
-            self._connection.transport,
-            rpc,
-            request,
-            unwrap,
-            auth=self.auth,
-            timeout=self.default_timeout if timeout is None else timeout,
-        )
+        return ask(self._connection.transport, rpc, request, unwrap, auth=self.auth, timeout=self._within(timeout))
+
+    def _within(self, timeout: float | None) -> float | None:
+        return self.default_timeout if timeout is None else timeout
+
+    def _send(self, envelope: Envelope, timeout: float | None) -> Stream[Ack]:
+        request, outbox, auth = core_pb2.SendRequest(envelope=envelope), self._connection.outbox, self.auth
+        within = self._within(timeout)
+
+        def start(receiver: Receiver[Ack]) -> Callable[[], None]:
+            return outbox.send(request, receiver, auth=auth, timeout=within)
+
+        return Reply(self.clock, start)
 
     def _rpc(self, rpc: Method[Req, Res], request: Req, timeout: float | None) -> Stream[Res]:
         return self._ask(rpc, request, timeout, _as_it_is)
@@ -205,8 +211,14 @@ class _Calls:
 
     @call
     def send(self, envelope: Envelope, *, timeout: float | None = None) -> Stream[Ack]:
-        """Sends one envelope. Subscribing again sends it again under the same message id, which the runtime answers with
-        ``duplicate``.
+        """Sends one envelope, and again under the same message id where the connection broke or a rate limit was hit.
+
+        Messages of one caller to one session go out one after the other, in the order in which they were subscribed to.
+        Subscribing again sends it again under the same message id, which the runtime answers with ``duplicate``.
+
+        Args:
+            envelope: what to send; see ``build_envelope``.
+            timeout: seconds, all tries included; the client's default_timeout if None.
 
         Errors:
             MacpAckError: the runtime refused it; code, reasons and denials say why.
@@ -217,7 +229,7 @@ class _Calls:
             raise MacpSessionError(f"send takes an Envelope (see build_envelope), not {type(envelope).__name__}")
         if self.auth is not None:
             self.auth.check_sender(envelope.sender)
-        return self._ask(SEND, core_pb2.SendRequest(envelope=envelope), timeout, _acked(envelope.message_type))
+        return self._send(envelope, timeout)
 
     @call
     def send_signal(
@@ -293,7 +305,7 @@ class _Calls:
             timestamp_unix_ms=self.clock.now_ms,
             payload=payload.SerializeToString(),
         )
-        return self._ask(SEND, core_pb2.SendRequest(envelope=envelope), timeout, _acked(message_type))
+        return self._send(envelope, timeout)
 
     def open_stream(self, session_id: str = "", after_sequence: int = 0) -> MacpStream:
         """Opens a StreamSession call in both directions.
@@ -571,6 +583,7 @@ class MacpClient(_Calls, Blocking):
         default_timeout: seconds a unary call may take; None waits without limit. Never applies to a stream.
         scheduler: live on this running loop instead of the shared I/O thread.
         options: gRPC channel options, such as ``[("grpc.http2.bdp_probe", 0)]``.
+        retry: how a send is tried again under its message id; None does not.
 
     Raises:
         MacpSessionError: a target or certificates that can never work.
@@ -588,6 +601,7 @@ class MacpClient(_Calls, Blocking):
         default_timeout: float | None = DEFAULT_TIMEOUT,
         scheduler: AsyncIOScheduler | LoopClock | None = None,
         options: ChannelOptions = (),
+        retry: RetryPolicy | None = SEND_RETRY,
     ) -> None:
         if not isinstance(target, str) or not target.strip() or target.startswith(("http://", "https://")):
             raise MacpSessionError(f"a target is 'host:port', such as '127.0.0.1:50051', not {target!r}")
@@ -603,7 +617,7 @@ class MacpClient(_Calls, Blocking):
         else:
             clock = loop_clock(scheduler)
         transport = GrpcTransport(target, clock=clock, credentials=credentials, options=options)
-        super().__init__(_Connection(transport, release), auth, default_timeout)
+        super().__init__(_Connection(transport, release, retry), auth, default_timeout)
         self.target = target
 
     @classmethod
@@ -613,6 +627,7 @@ class MacpClient(_Calls, Blocking):
         agent: str,
         runtime: Runtime | None = None,
         default_timeout: float | None = DEFAULT_TIMEOUT,
+        retry: RetryPolicy | None = SEND_RETRY,
     ) -> Self:
         """A client of a runtime in this process: no server, no socket.
 
@@ -620,13 +635,14 @@ class MacpClient(_Calls, Blocking):
             agent: who is calling.
             runtime: which runtime; without one the client makes its own and closes it with itself.
             default_timeout: seconds a unary call may take.
+            retry: how a send is tried again under its message id; None does not.
         """
         release = _nothing
         if runtime is None:
             runtime = Runtime()
             release = runtime.close
         client = cls.__new__(cls)
-        connection = _Connection(runtime.connect(), release)
+        connection = _Connection(runtime.connect(), release, retry)
         _Calls.__init__(client, connection, AuthConfig.for_dev_agent(agent), default_timeout)
         client.target = "embedded"
         return client

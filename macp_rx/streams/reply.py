@@ -11,11 +11,12 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 from reactivex.observer import AutoDetachObserver
 
+from macp_rx.clock import Clock
 from macp_rx.streams.stream import Stream, running
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method, Receiver, Transport
 
-__all__ = ["Reply"]
+__all__ = ["Reply", "ask"]
 
 Req = TypeVar("Req", bound=Protobuf)
 Res = TypeVar("Res", bound=Protobuf)
@@ -30,33 +31,17 @@ class Reply(Stream[T_co]):
         reply      ---r|
 
     Args:
-        transport: what carries it.
-        method: which RPC.
-        request: its request.
-        unwrap: what to emit of the response; what it raises is the stream's error.
-        auth: who is calling.
-        timeout: seconds until it fails with MacpTimeoutError; None waits without limit.
+        clock: where everything happens.
+        start: makes the call on the clock's thread and returns what cancels it; the receiver hears one item or an error.
     """
 
-    def __init__(
-        self,
-        transport: Transport,
-        method: Method[Req, Res],
-        request: Req,
-        unwrap: Callable[[Res], T_co],
-        *,
-        auth: AuthConfig | None,
-        timeout: float | None,
-    ) -> None:
-        def start(receiver: Receiver[T_co]) -> Callable[[], None]:
-            return transport.unary(method, request, _Unwrapping(unwrap, receiver), auth=auth, timeout=timeout)
-
+    def __init__(self, clock: Clock, start: Callable[[Receiver[T_co]], Callable[[], None]]) -> None:
         def subscribe(
             observer: abc.ObserverBase[T_co], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
-            return running(transport.clock, lambda: start(observer), observer)
+            return running(clock, lambda: start(observer), observer)
 
-        super().__init__(Observable(subscribe), transport.clock)
+        super().__init__(Observable(subscribe), clock)
         self._start = start
 
     def subscribe(
@@ -88,6 +73,32 @@ class Reply(Stream[T_co]):
             return (yield from future)
         finally:
             cancel()
+
+
+def ask(
+    transport: Transport,
+    method: Method[Req, Res],
+    request: Req,
+    unwrap: Callable[[Res], T],
+    *,
+    auth: AuthConfig | None,
+    timeout: float | None,
+) -> Reply[T]:
+    """A unary RPC as a Stream.
+
+    Args:
+        transport: what carries it.
+        method: which RPC.
+        request: its request.
+        unwrap: what to emit of the response; what it raises is the stream's error.
+        auth: who is calling.
+        timeout: seconds until it fails with MacpTimeoutError; None waits without limit.
+    """
+
+    def start(receiver: Receiver[T]) -> Callable[[], None]:
+        return transport.unary(method, request, _Unwrapping(unwrap, receiver), auth=auth, timeout=timeout)
+
+    return Reply(transport.clock, start)
 
 
 class _Unwrapping(Generic[Res, T]):

@@ -335,7 +335,7 @@ class _Following:
             self._complete()
 
     def _reached(self) -> None:
-        self._connected = True
+        self._connected = self._reading.transport.reached = True
         self._backoff = None
         self._tell(Connection.CONNECTED, self._sequence)
 
@@ -372,8 +372,8 @@ class _Following:
     def _lost(self, error: MacpTransportError | None) -> None:
         first = self._backoff is None
         if first:
-            if not self._connected and self._sequence == self._reading.after and error is not None:
-                self._fail(error)  # nobody has ever answered there
+            if not self._reading.transport.reached and error is not None:
+                self._fail(error)  # nobody has ever answered there: more likely a wrong address than an outage
                 return
             self._tell(Connection.LOST, self._sequence, error)
             self._backoff = Backoff(self._reading.retry, self._reading.transport.clock)

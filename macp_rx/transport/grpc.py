@@ -74,6 +74,7 @@ class GrpcTransport:
         streams_per_channel: int = STREAMS_PER_CHANNEL,
     ) -> None:
         self.clock = clock
+        self.reached: bool = False
         self._target = target
         self._credentials = credentials
         self._options = [*DEFAULT_OPTIONS, *options]
@@ -128,6 +129,7 @@ class GrpcTransport:
         except Exception as error:
             receiver.on_error(error)
         else:
+            self.reached = True
             reply_to(receiver, response)
 
     def stream(
