@@ -7,9 +7,10 @@ from macp.modes.decision.v1.decision_pb2 import EvaluationPayload, ObjectionPayl
 from macp.modes.handoff.v1.handoff_pb2 import HandoffOfferPayload
 from macp.modes.proposal.v1 import proposal_pb2
 from macp.modes.quorum.v1.quorum_pb2 import ApprovalRequestPayload
-from macp.modes.task.v1.task_pb2 import TaskAcceptPayload, TaskRequestPayload
+from macp.modes.task.v1.task_pb2 import TaskAcceptPayload, TaskRequestPayload, TaskUpdatePayload
 from macp.v1.core_pb2 import ModeDescriptor
 
+from macp_rx import MacpSessionError
 from macp_rx.protocol.messages import DECISION, HANDOFF, MULTI_ROUND, PROPOSAL, QUORUM, TASK, Message
 from macp_rx.protocol.modes import decision, handoff, multi_round, proposal, quorum, task
 from macp_rx.protocol.policy import AcceptanceRules, AssignmentRules, build_proposal_policy, build_task_policy
@@ -244,3 +245,18 @@ def test_a_confidence_that_is_no_number_is_refused(connect: Connect, is_referenc
     nan = EvaluationPayload(proposal_id="p1", recommendation="APPROVE", confidence=float("nan"))
     assert talk.say("alice", nan) == (OK if is_reference else "INVALID_ENVELOPE")
     assert talk.say("alice", decision.vote("p1", "APPROVE")) == ("INVALID_ENVELOPE" if is_reference else OK)
+
+
+@pytest.mark.parametrize("progress", [float("nan"), float("inf"), float("-inf")])
+def test_progress_that_is_no_number_is_refused(connect: Connect, is_reference: bool, progress: float) -> None:
+    """Item 40: the same with a task's progress, which is in no other way restricted."""
+    talk = Conversation(connect("chair"), TASK)
+    assert talk.say("chair", task.request_task("t1", "dig")) == OK
+    assert talk.say("alice", task.accept_task("t1")) == OK
+    assert talk.say("alice", TaskUpdatePayload(task_id="t1", progress=-7)) == OK
+    assert talk.say("alice", TaskUpdatePayload(task_id="t1", progress=progress)) == (
+        OK if is_reference else "INVALID_ENVELOPE"
+    )
+    assert talk.say("alice", task.complete_task("t1")) == ("INVALID_ENVELOPE" if is_reference else OK)
+    with pytest.raises(MacpSessionError, match="progress"):
+        task.update_task("t1", progress=progress)
