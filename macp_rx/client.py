@@ -17,7 +17,7 @@ from reactivex.disposable import SerialDisposable
 
 from macp_rx.clock import Clock, LoopClock, loop_clock
 from macp_rx.errors import GRPC_STATUS, MacpAckError, MacpClosedError, MacpRefusedError, MacpSessionError
-from macp_rx.protocol.messages import MACP_VERSION, Accepted
+from macp_rx.protocol.messages import MACP_VERSION
 from macp_rx.protocol.validation import (
     validate_confidence,
     validate_progress_scope,
@@ -27,8 +27,10 @@ from macp_rx.protocol.validation import (
 from macp_rx.runtime import Runtime
 from macp_rx.streams.call import Blocking, Reactive, call
 from macp_rx.streams.duplex import MacpStream
+from macp_rx.streams.ends import Ends
 from macp_rx.streams.reply import Reply
-from macp_rx.streams.session import history, session_events
+from macp_rx.streams.retry import RetryPolicy
+from macp_rx.streams.session import RECONNECT, OnGap, SessionStream, history, session_events
 from macp_rx.streams.source import watch
 from macp_rx.streams.stream import Demand, Stream
 from macp_rx.transport.auth import AuthConfig
@@ -90,8 +92,13 @@ class _Connection:
     def __init__(self, transport: Transport, release: Callable[[], None]) -> None:
         self.transport = transport
         self._release = release
+        self._ends: dict[AuthConfig | None, Ends] = {}
         self._closing = threading.Lock()
         self._closed = threading.Event()
+
+    def ends(self, auth: AuthConfig | None) -> Ends:
+        """What learns of the ends of sessions that this caller may read."""
+        return self._ends.setdefault(auth, Ends(self.transport, auth))
 
     def close(self, then: Callable[[], None]) -> bool:
         """Starts closing; ``then`` is called at the end. False if another call has done so before."""
@@ -203,8 +210,11 @@ class _Calls:
 
         Errors:
             MacpAckError: the runtime refused it; code, reasons and denials say why.
+            MacpSessionError: at once, if it is no Envelope.
             MacpIdentityMismatchError: at once, if its sender is not who the credential speaks for.
         """
+        if not isinstance(envelope, Envelope):
+            raise MacpSessionError(f"send takes an Envelope (see build_envelope), not {type(envelope).__name__}")
         if self.auth is not None:
             self.auth.check_sender(envelope.sender)
         return self._ask(SEND, core_pb2.SendRequest(envelope=envelope), timeout, _acked(envelope.message_type))
@@ -299,25 +309,51 @@ class _Calls:
             raise MacpSessionError("a session stream needs a credential: MacpClient(…, auth=AuthConfig.for_…)")
         return MacpStream(self._connection.transport, self.auth, session_id, after_sequence)
 
-    def session_events(self, session_id: str, after_sequence: int = 0) -> Stream[Accepted]:
+    def session_events(
+        self,
+        session_id: str,
+        after_sequence: int = 0,
+        *,
+        wait: float = 0,
+        on_gap: OnGap = "fail",
+        retry: RetryPolicy = RECONNECT,
+    ) -> SessionStream:
         """Replays what a session accepted, goes on live, and completes when the session ends. Cold: one RPC each.
+
+        Nothing is lost and nothing comes twice, however often the connection breaks: the stream reopens behind its last
+        sequence. It completes behind the commitment, or, when the session was cancelled or has expired, once the server has
+        said all it holds. Its ``status`` tells of the connection.
 
             accepted           S-p-v-v-C
             after_sequence=0   S-p-v-v-(C|)
             after_sequence=2   ----v-v-(C|)
 
         Args:
-            session_id: which session; an unknown one is an error, not a wait.
+            session_id: which session.
             after_sequence: start behind this position; 0 starts with the SessionStart.
+            wait: seconds to wait for a session that has not been started yet; without, it is an error.
+            on_gap: a server that compacts forgets a session's history when the session ends; for a reader that was behind
+                this is an error, or with ``"continue"`` a gap that the ``status`` tells of.
+            retry: how to reconnect.
 
         Errors:
-            MacpTransportError: the call failed, such as NOT_FOUND.
+            MacpTransportError: the first connection failed, or none came back in time; NOT_FOUND for an unknown session.
             MacpStreamError: FORBIDDEN, for one who is neither initiator nor participant nor observer.
+            MacpGapError: what was not read yet is forgotten; ``session.outcome`` still tells the outcome.
         """
         validate_session_id(session_id)
-        return session_events(self._connection.transport, session_id, after_sequence, auth=self.auth)
+        return session_events(
+            self._connection.transport,
+            session_id,
+            after_sequence,
+            auth=self.auth,
+            ends=self._connection.ends(self.auth),
+            wait=wait,
+            on_gap=on_gap,
+            retry=retry,
+        )
 
-    def history(self, session_id: str, after_sequence: int = 0) -> Stream[Accepted]:
+    def history(self, session_id: str, after_sequence: int = 0) -> SessionStream:
         """What a session has accepted by now, and then completion. Arguments and errors as `session_events`."""
         validate_session_id(session_id)
         return history(self._connection.transport, session_id, after_sequence, auth=self.auth)
@@ -535,6 +571,9 @@ class MacpClient(_Calls, Blocking):
         default_timeout: seconds a unary call may take; None waits without limit. Never applies to a stream.
         scheduler: live on this running loop instead of the shared I/O thread.
         options: gRPC channel options, such as ``[("grpc.http2.bdp_probe", 0)]``.
+
+    Raises:
+        MacpSessionError: a target or certificates that can never work.
     """
 
     def __init__(
@@ -550,9 +589,11 @@ class MacpClient(_Calls, Blocking):
         scheduler: AsyncIOScheduler | LoopClock | None = None,
         options: ChannelOptions = (),
     ) -> None:
+        if not isinstance(target, str) or not target.strip() or target.startswith(("http://", "https://")):
+            raise MacpSessionError(f"a target is 'host:port', such as '127.0.0.1:50051', not {target!r}")
         credentials = None
         if secure:
-            credentials = grpc.ssl_channel_credentials(root_certificates, private_key, certificate_chain)
+            credentials = _tls(root_certificates, private_key, certificate_chain)
         elif root_certificates or private_key or certificate_chain:
             raise MacpSessionError("certificates were given, but secure=False would not use them")
         release = _nothing
@@ -640,6 +681,15 @@ class MacpClient(_Calls, Blocking):
 
     def __repr__(self) -> str:
         return f"MacpClient({self.target!r}, {self.auth.sender if self.auth else 'nobody'!r})"
+
+
+def _tls(root: bytes | None, key: bytes | None, chain: bytes | None) -> grpc.ChannelCredentials:
+    if (key is None) != (chain is None):  # grpc aborts the process at the first call (measured)
+        raise MacpSessionError("mutual TLS takes both private_key and certificate_chain; one of them is missing")
+    for name, pem in (("root_certificates", root), ("private_key", key), ("certificate_chain", chain)):
+        if pem is not None and (not isinstance(pem, bytes) or b"-----BEGIN" not in pem):
+            raise MacpSessionError(f"{name} is the content of a PEM file, as bytes: Path(…).read_bytes()")
+    return grpc.ssl_channel_credentials(root, key, chain)
 
 
 class _Acknowledging(Protocol):

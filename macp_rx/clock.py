@@ -82,6 +82,10 @@ class Clock(PeriodicScheduler):
         else:
             self.schedule(lambda _scheduler, _state: _nothing(action()))
 
+    def run_later(self, seconds: float, action: Callable[[], object]) -> abc.DisposableBase:
+        """Runs ``action`` on the clock's own thread after so many seconds; dispose what is returned, and it does not."""
+        return self.schedule_relative(seconds, lambda _scheduler, _state: _nothing(action()))
+
 
 def _nothing(_: object) -> None:
     return None
@@ -429,10 +433,18 @@ class _JumpingSelector(selectors.SelectSelector):
         return events
 
 
-def loop_clock(scheduler: AsyncIOScheduler | LoopClock) -> LoopClock:
+def loop_clock(scheduler: AsyncIOScheduler | Clock) -> LoopClock:
     """The clock of the loop that a scheduler stands for.
 
     Args:
         scheduler: a LoopClock, or RxPY's AsyncIOScheduler over a running loop.
+
+    Raises:
+        MacpSessionError: it stands for no loop.
     """
-    return scheduler if isinstance(scheduler, LoopClock) else LoopClock(scheduler._loop)  # pyright: ignore[reportPrivateUsage]  # RxPY shows it nowhere else
+    if isinstance(scheduler, LoopClock):
+        return scheduler
+    if not isinstance(scheduler, AsyncIOScheduler):
+        kind = type(scheduler).__name__
+        raise MacpSessionError(f"gRPC needs an asyncio loop, so an AsyncIOScheduler or a LoopClock, not a {kind}")
+    return LoopClock(scheduler._loop)  # pyright: ignore[reportPrivateUsage]  # RxPY shows it nowhere else

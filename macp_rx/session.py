@@ -106,6 +106,8 @@ class _Verbs:
         Raises:
             MacpSessionError: at once, for what the protocol would refuse.
         """
+        if isinstance(participants, str):  # protobuf would take its letters
+            raise MacpSessionError(f"participants is a collection of names, not one name ({participants!r})")
         payload = core_pb2.SessionStartPayload(
             intent=intent,
             participants=participants,
@@ -231,6 +233,9 @@ class _Verbs:
 
         Returns:
             Dispose it, and the agent leaves.
+
+        Raises:
+            MacpSessionError: what the agent returned is no Observable.
         """
         report = on_error or self._report
 
@@ -243,7 +248,10 @@ class _Verbs:
             report(error)
             return Observable(_completed)
 
-        said = stream(agent(self.events), self._client.clock)
+        messages = agent(self.events)
+        if not isinstance(messages, Observable):
+            raise MacpSessionError(f"an agent returns an Observable of Messages, not {type(messages).__name__}")
+        said = stream(messages, self._client.clock)
         return said.pipe(mo.send_to(send)).subscribe(on_error=report)
 
     def _report(self, error: Exception) -> None:
@@ -263,6 +271,8 @@ class _Verbs:
 
     def _say(self, message: Message) -> Stream[Ack]:
         """The one place where versions, ids and time are filled in."""
+        if not isinstance(message, Message):
+            raise MacpSessionError(f"what is said is a Message, such as decision.vote(…), not {type(message).__name__}")
         if message.mode not in ("", self.mode):
             raise MacpSessionError(
                 f"a {message.message_type} of {message.mode} cannot be said in a session of {self.mode}"
@@ -371,7 +381,7 @@ class DecisionSession(_DecisionVerbs, Blocking):
         configuration_version: str = CONFIGURATION_VERSION,
         policy_version: str = POLICY_VERSION,
     ) -> None:
-        session_id = session_id or client.clock.new_id()
+        session_id = client.clock.new_id() if session_id is None else session_id
         validate_session_id(session_id)
         super().__init__(client, _Address(session_id, mode_version, configuration_version, policy_version))
 

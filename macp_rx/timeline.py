@@ -7,12 +7,14 @@ import builtins
 import dataclasses
 import importlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeVar, cast
 
-from google.protobuf import json_format, symbol_database
+from google.protobuf import symbol_database
+from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Protobuf
 from macp.v1.envelope_pb2 import Envelope
 from reactivex import Observable, abc
@@ -21,6 +23,7 @@ from reactivex.disposable import CompositeDisposable, Disposable
 from macp_rx.clock import VirtualClock
 from macp_rx.errors import MacpSessionError
 from macp_rx.marbles import FRAME, Mark, draw, finest, parse
+from macp_rx.protocol import canonical
 from macp_rx.protocol.messages import Accepted
 
 __all__ = ["Completed", "Event", "Failed", "Next", "Notification", "Recorder", "Span", "Timeline", "exactly_equal"]
@@ -175,15 +178,18 @@ class Timeline:
         by_lane: dict[str, list[Event]] = {}
         order: list[str] | None = None
         for label, marbles in lines:
-            if label == "frame":
-                frame = int(marbles.removesuffix("us"))
-            elif label == "order":
-                order = marbles.split()
-            elif label.endswith("^"):
-                spans.append(_read_span(label[:-1], marbles, frame))
-            else:
-                marks = parse(marbles, frame=frame)
-                by_lane[label] = [Event(mark.time, label, _meaning(mark.what, legend)) for mark in marks]
+            try:
+                if label == "frame":
+                    frame = int(marbles.removesuffix("us"))
+                elif label == "order":
+                    order = marbles.split()
+                elif label.endswith("^"):
+                    spans.append(_read_span(label[:-1], marbles, frame))
+                else:
+                    marks = parse(marbles, frame=frame)
+                    by_lane[label] = [Event(mark.time, label, _meaning(mark.what, legend)) for mark in marks]
+            except (ValueError, KeyError) as error:
+                raise MacpSessionError(f"the line {label!r} cannot be read ({error}): {marbles!r}") from error
         return cls(tuple(_ordered(by_lane, order)), tuple(spans))
 
     def to_json_lines(self) -> str:
@@ -303,7 +309,8 @@ def to_json(value: object) -> object:
         case Protobuf():
             return {"@": value.DESCRIPTOR.full_name, "message": _message_to_json(value)}
         case Exception():
-            return {"@": "error", "type": _path(type(value)), "args": [to_json(item) for item in value.args]}
+            carried = {"attributes": to_json(vars(value))} if vars(value) else {}  # beside its text, such as an Ack
+            return {"@": "error", "type": _path(type(value)), "args": to_json(list(value.args)), **carried}
         case Enum():
             return {"@": _path(type(value)), "name": value.name}
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -328,20 +335,41 @@ def from_json(value: object) -> Any:
         case "bytes":
             return base64.b64decode(found["base64"])
         case "accepted":
-            return Accepted(found["sequence"], json_format.ParseDict(found["envelope"], Envelope()))
+            return Accepted(found["sequence"], cast("Envelope", _message_from_json(found["envelope"], Envelope)))
         case "error":
-            return _class(found["type"], Exception)(*(from_json(item) for item in found["args"]))
+            return _error(_class(found["type"], Exception), from_json(found["args"]), found.get("attributes"))
         case str(path) if "message" in found:
-            message = symbol_database.Default().GetSymbol(path)()
-            return json_format.ParseDict(found["message"], message)
+            return _message_from_json(found["message"], symbol_database.Default().GetSymbol(path))
         case str(path) if "name" in found:
             return _class(path, Enum)[found["name"]]
         case path:
             return _class(path, object)(**{name: from_json(item) for name, item in found["fields"].items()})
 
 
-def _message_to_json(message: Protobuf) -> dict[str, object]:
-    return json_format.MessageToDict(message, preserving_proto_field_name=True)
+def _error(cls: type[Exception], args: list[object], attributes: object) -> Exception:
+    if cls.__module__ == "builtins":
+        return cls(*args)
+    error = cls.__new__(cls, *args)  # an error's constructor takes what its text is made of, its args are the text
+    if attributes is not None:
+        vars(error).update(from_json(attributes))
+    return error
+
+
+def _message_to_json(message: Protobuf) -> object:
+    """MACP canonical JSON; for a message that it cannot say, its bytes in base64."""
+    try:
+        return canonical.to_json(message)
+    except MacpSessionError:
+        return base64.b64encode(message.SerializeToString()).decode()
+
+
+def _message_from_json(value: object, into: type[Protobuf]) -> Protobuf:
+    if not isinstance(value, str):
+        return canonical.from_json(value, into)
+    try:
+        return into.FromString(base64.b64decode(value))
+    except DecodeError as error:
+        raise MacpSessionError(f"these bytes are no {into.DESCRIPTOR.full_name}: {value!r}") from error
 
 
 def _path(cls: type) -> str:
@@ -437,6 +465,9 @@ def _ordered(by_lane: dict[str, list[Event]], order: list[str] | None) -> list[E
     """Events of lanes in one order: as told, else by time, and at one instant lane by lane."""
     if order is None:
         return sorted((event for lane in by_lane.values() for event in lane), key=lambda event: event.time)
+    told = {lane: len(events) for lane, events in by_lane.items()}
+    if Counter(order) != Counter(told):
+        raise MacpSessionError(f"order names each lane as often as it has events, {told}; {' '.join(order)!r} does not")
     waiting = {lane: iter(events) for lane, events in by_lane.items()}
     return [next(waiting[lane]) for lane in order]
 
@@ -451,7 +482,10 @@ def _read_legend(text: str) -> tuple[dict[str, Notification], list[tuple[str, st
         elif " = " in line:
             name, _, literal = line.partition(" = ")
             failed = literal.startswith("# ")
-            value = from_json(json.loads(literal.removeprefix("# ")))
+            try:
+                value = from_json(json.loads(literal.removeprefix("# ")))
+            except (ValueError, KeyError, TypeError) as error:
+                raise MacpSessionError(f"what {name!r} means cannot be read ({error}): {literal[:80]!r}") from error
             legend[name] = Failed(value) if failed else Next(value)
         elif line.strip():
             raise MacpSessionError(f"no lane and no legend: {line!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from macp.v1 import core_pb2, policy_pb2
@@ -35,6 +36,8 @@ SNAKE_CASE = {
     "StreamSession": ["open_stream", "session_events", "history"],
     "ListSessions": ["list_sessions", "list_sessions_page"],
 }
+
+PEM = b"-----BEGIN CERTIFICATE-----"
 
 
 def snake(name: str) -> str:
@@ -145,6 +148,12 @@ class TestUnary:
         client.send_progress(progress_token="t", progress=1, total=2)
         heard.wait(lambda so_far: any(item.envelope.message_type == "Progress" for item in so_far.items))  # type: ignore[attr-defined]
 
+    def test_a_call_takes_observers_as_rxpy_does(self, client: MacpClient) -> None:
+        heard = Recorder()  # no ObserverBase, but it can do what one can
+        client.rx.initialize().subscribe(heard)
+        heard.wait_for_end()
+        assert len(heard.items) == 1
+
     def test_bad_input_never_reaches_the_wire(self, client: MacpClient) -> None:
         with pytest.raises(MacpSessionError):
             client.send_signal(signal_type=" ")
@@ -152,6 +161,48 @@ class TestUnary:
             client.send_progress(progress_token="t", progress=1, total=2, session_id=new_session_id())
         with pytest.raises(MacpSessionError):
             client.session_events("my-session")
+
+
+class TestBadInput:
+    @pytest.mark.parametrize("target", ["", " ", None, 50051, "http://127.0.0.1:50051"])
+    def test_a_target_that_can_never_work_is_refused_at_once(self, target: Any, no_thread_left: None) -> None:
+        with pytest.raises(MacpSessionError, match="'host:port'"):
+            MacpClient(target=target)
+
+    @pytest.mark.parametrize(
+        ("certificates", "told"),
+        [
+            ({"private_key": PEM}, "both private_key and certificate_chain"),
+            ({"certificate_chain": PEM}, "both private_key and certificate_chain"),
+            ({"root_certificates": b"/etc/ssl/ca.pem"}, r"root_certificates is the content of a PEM file.*read_bytes"),
+            ({"root_certificates": PEM.decode()}, "root_certificates is the content"),
+        ],
+    )
+    def test_certificates_that_can_never_work_are_refused_at_once(
+        self, certificates: Any, told: str, no_thread_left: None
+    ) -> None:
+        """grpc aborts the process for a key without its certificate (measured)."""
+        with pytest.raises(MacpSessionError, match=told):
+            MacpClient(target="127.0.0.1:1", **certificates)
+
+    def test_what_grpc_refuses_is_the_calls_error_and_not_silence(self, no_thread_left: None) -> None:
+        wrong: Any = [("an option", "has", "two parts")]
+        with MacpClient(target="127.0.0.1:1", secure=False, options=wrong) as client:
+            for refused in (client.rx.initialize(), client.watch_roots(), client.session_events(new_session_id())):
+                heard = Recorder()
+                refused.subscribe(heard)
+                heard.wait_for_end()
+                assert isinstance(heard.error, ValueError)
+
+    @pytest.mark.parametrize("envelope", [None, "Vote"])
+    def test_only_envelopes_are_sent(self, client: MacpClient, envelope: Any) -> None:
+        with pytest.raises(MacpSessionError, match="send takes an Envelope"):
+            client.send(envelope)
+
+    def test_a_position_is_not_negative(self, client: MacpClient) -> None:
+        for read in (client.session_events, client.history, client.acting_as("chair").open_stream):
+            with pytest.raises(MacpSessionError, match="after_sequence -1 is negative"):
+                read(new_session_id(), after_sequence=-1)
 
 
 @pytest.mark.server

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import reactivex as rx
 from hypothesis import given
 from hypothesis import strategies as st
 from macp.modes.decision.v1.decision_pb2 import VotePayload
-from macp.v1.envelope_pb2 import Envelope
+from macp.v1.envelope_pb2 import Ack, Envelope, MACPError
 from reactivex import operators as ops
 
-from macp_rx import Accepted, MacpSessionError
+from macp_rx import (
+    Accepted,
+    MacpAckError,
+    MacpIdentityMismatchError,
+    MacpSessionError,
+    MacpStreamError,
+    MacpTimeoutError,
+    MacpTransportError,
+)
 from macp_rx import operators as mo
 from macp_rx.clock import VirtualClock
 from macp_rx.timeline import Completed, Event, Failed, Next, Recorder, Span, Timeline, exactly_equal
@@ -104,6 +114,67 @@ def test_what_macp_rx_emits_can_be_stored() -> None:
     assert Timeline.parse(str(stored)) == stored
 
 
+def test_an_envelope_is_stored_as_macp_canonical_json() -> None:
+    vote = VotePayload(proposal_id="p1", vote="APPROVE").SerializeToString()
+    envelope = Envelope(mode="macp.mode.decision.v1", message_type="Vote", timestamp_unix_ms=1, payload=vote)
+    line = json.loads(Timeline((Event(0, "a", Next(Accepted(7, envelope))),)).to_json_lines())
+    assert line["next"]["sequence"] == 7
+    assert line["next"]["envelope"]["timestamp"] == "1970-01-01T00:00:00.001Z"
+    assert line["next"]["envelope"]["payload"] == {"proposal_id": "p1", "vote": "APPROVE", "reason": ""}
+
+
+@pytest.mark.parametrize("wire", [b"\xf8\x01\x01", b"\x0a\x03new\xf8\x01\x01"])
+def test_a_message_that_json_cannot_say_is_stored_as_bytes(wire: bytes) -> None:
+    """A field of a newer protocol, in a message and in an accepted envelope."""
+    message, envelope = VotePayload.FromString(wire), Envelope.FromString(wire)
+    stored = Timeline((Event(0, "a", Next(message)), Event(0, "a", Next(Accepted(1, envelope)))))
+    assert Timeline.from_json_lines(stored.to_json_lines()) == stored
+    assert Timeline.parse(str(stored)) == stored
+
+
+REFUSED = Ack(error=MACPError(code="POLICY_DENIED", message="no", details=b'{"reasons":["a veto"]}'))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MacpAckError(REFUSED, "Commitment"),
+        MacpStreamError(MACPError(code="FORBIDDEN", message="Forbidden", message_id="m1", session_id="s1")),
+        MacpIdentityMismatchError("alice", "bob"),
+        MacpTransportError(
+            "NOT_FOUND", "gone", code="SESSION_NOT_FOUND", details=b"{}", trailing_metadata=[("a", b"1")]
+        ),
+        MacpTimeoutError("nothing came", method="/macp.v1.MACPRuntimeService/Send"),
+        UnicodeDecodeError("utf-8", b"x", 0, 1, "why"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_is_stored_with_all_that_it_carries(error: Exception) -> None:
+    stored = Timeline((Event(0, "a", Failed(error)),))
+    for read in (Timeline.from_json_lines(stored.to_json_lines()), Timeline.parse(str(stored))):
+        assert read == stored
+        (event,) = read.events
+        assert isinstance(event.what, Failed)
+        assert (str(event.what.error), vars(event.what.error)) == (str(error), vars(error))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("frame : xus", "'frame' cannot be read"),
+        ("a : -(", "'a' cannot be read"),
+        ("a^ : !", r"'a\^' cannot be read"),
+        ("a : x\nx = {bad", "what 'x' means cannot be read"),
+        ('a : x\nx = {"@":"error"}', "what 'x' means cannot be read"),
+        ("a : x-y\norder : a", "order names each lane as often as it has events"),
+        ("a : x\norder : b", "order names each lane as often as it has events"),
+    ],
+)
+def test_what_is_no_timeline_is_told(text: str, told: str) -> None:
+    with pytest.raises(MacpSessionError, match=told):
+        Timeline.parse(text)
+
+
 def test_a_file_does_not_choose_what_is_imported() -> None:
     line = '{"time":0,"lane":"a","next":{"@":"subprocess.Popen","fields":{"args":"true"}}}\n'
     with pytest.raises(MacpSessionError, match=r"subprocess\.Popen"):
@@ -113,6 +184,8 @@ def test_a_file_does_not_choose_what_is_imported() -> None:
 
 
 def test_a_broken_line_is_named() -> None:
+    with pytest.raises(MacpSessionError, match=r"line 1 .* no macp\.v1\.Envelope"):
+        Timeline.from_json_lines('{"time":0,"lane":"a","next":{"@":"macp.v1.Envelope","message":"/w=="}}\n')
     with pytest.raises(MacpSessionError, match="line 2"):
         Timeline.from_json_lines('{"time":0,"lane":"a","completed":true}\n{"time":')
     with pytest.raises(MacpSessionError, match="no lane"):

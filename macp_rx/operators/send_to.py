@@ -26,7 +26,7 @@ def send_to(send: Callable[[M], Observable[R]], *, buffer: int = 256) -> Callabl
         buffer: how many messages may wait; one more ends the stream with MacpOverflowError.
 
     Errors:
-        What a send failed with, such as MacpAckError; what waits behind it is not sent.
+        What a send failed with or raised, such as MacpAckError; what waits behind it is not sent.
 
     Marble:
         messages  -(a b)----c-|
@@ -52,7 +52,13 @@ def send_to(send: Callable[[M], Observable[R]], *, buffer: int = 256) -> Callabl
                 nonlocal busy
                 if waiting:
                     busy = True
-                    answers = send(waiting.popleft())
+                    try:
+                        answers = send(waiting.popleft())
+                    except (
+                        Exception
+                    ) as error:  # called when the answer before it has completed, where nobody would hear it
+                        observer.on_error(error)
+                        return
                     sending.disposable = answers.subscribe(
                         observer.on_next, observer.on_error, advance, scheduler=scheduler
                     )

@@ -13,7 +13,8 @@ from macp.v1 import core_pb2
 from macp_rx.errors import MacpRefusedError, MacpSessionError
 from macp_rx.protocol import jcs
 from macp_rx.protocol.binding import Binding
-from macp_rx.protocol.validation import validate_commitment_hash
+from macp_rx.protocol.validation import is_blank, validate_commitment_hash
+from macp_rx.protocol.wire import LENGTH, VARINT, fields, parse
 
 __all__ = [
     "Integrity",
@@ -66,11 +67,11 @@ def decode_commitment(session: Binding, payload: bytes) -> core_pb2.CommitmentPa
         MacpRefusedError: INVALID_ENVELOPE, with the first check that failed.
     """
     try:
-        commitment = core_pb2.CommitmentPayload.FromString(payload)
+        commitment = parse(core_pb2.CommitmentPayload, payload)
     except DecodeError:
         raise _invalid("the payload is no CommitmentPayload") from None
     for name in ("commitment_id", "action", "authority_scope", "reason"):
-        if not getattr(commitment, name).strip():
+        if is_blank(getattr(commitment, name)):
             raise _invalid(f"{name} is blank")
     if commitment.mode_version != session.mode_version:
         raise _invalid(f"mode_version is {commitment.mode_version!r}, the session's is {session.mode_version!r}")
@@ -92,7 +93,7 @@ def decode_commitment(session: Binding, payload: bytes) -> core_pb2.CommitmentPa
 
 
 def _check_reference(reference: core_pb2.CommitmentRef) -> None:
-    if not reference.session_id.strip():
+    if is_blank(reference.session_id):
         raise _invalid("supersedes.session_id is blank")
     try:
         validate_commitment_hash(reference.commitment_hash)
@@ -230,27 +231,12 @@ def _text(number: int, value: int | bytes) -> str:
         raise MacpSessionError(f"field {number} is no UTF-8") from None
 
 
-def _fields(wire: bytes) -> Iterator[tuple[int, int | bytes]]:
+def _fields(raw: bytes) -> Iterator[tuple[int, int | bytes]]:
     """Number and value of each field; of the wire types only those two that a commitment has."""
-    at = 0
-    while at < len(wire):
-        tag, at = _varint(wire, at)
-        number, wire_type = tag >> 3, tag & 7
-        value, at = _varint(wire, at)
-        if wire_type == 0:
+    try:
+        for number, wire_type, value in fields(raw):
+            if wire_type not in (VARINT, LENGTH):
+                raise MacpSessionError(f"field {number} is of wire type {wire_type}")
             yield number, value
-        elif wire_type == 2 and at + value <= len(wire):
-            yield number, wire[at : at + value]
-            at += value
-        else:
-            raise MacpSessionError(f"field {number} is cut short, or of wire type {wire_type}")
-
-
-def _varint(wire: bytes, at: int) -> tuple[int, int]:
-    """A varint of at most ten bytes and 64 bits, and where the next byte is."""
-    value = 0
-    for place, byte in enumerate(wire[at : at + 10]):
-        value |= (byte & 0x7F) << 7 * place
-        if byte < 0x80 and value < 1 << 64:
-            return value, at + place + 1
-    raise MacpSessionError(f"no varint at byte {at}")
+    except DecodeError as error:
+        raise MacpSessionError(str(error)) from None

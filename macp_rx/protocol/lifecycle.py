@@ -26,11 +26,13 @@ from macp_rx.protocol.modes.passthrough import Passthrough
 from macp_rx.protocol.modes.rules import Link
 from macp_rx.protocol.policy import Policy
 from macp_rx.protocol.validation import (
+    is_blank,
     is_session_id,
     validate_required_field,
     validate_session_start,
     validate_ttl_ms,
 )
+from macp_rx.protocol.wire import parse
 
 __all__ = [
     "AMBIENT",
@@ -172,7 +174,7 @@ def check_shape(envelope: Envelope, max_payload_bytes: int) -> None:
         raise MacpRefusedError("UNSUPPORTED_PROTOCOL_VERSION", f"macp_version {envelope.macp_version!r} is not '1.0'")
     if not envelope.message_type or not envelope.message_id:
         raise _invalid("message_type and message_id must not be empty")
-    has_session, has_mode = bool(envelope.session_id), bool(envelope.mode.strip())
+    has_session, has_mode = bool(envelope.session_id), not is_blank(envelope.mode)
     if envelope.message_type == "Signal":
         fits = not has_session and not has_mode
     elif envelope.message_type == "Progress":
@@ -220,7 +222,7 @@ def start(
     except MacpSessionError as error:
         raise _invalid(str(error)) from None
     version = mode.descriptor.mode_version
-    if payload.mode_version.strip() and payload.mode_version != version:
+    if payload.mode_version and payload.mode_version != version:
         raise _invalid(f"mode_version {payload.mode_version!r} is not served; {version!r} is")
     if known is not None:
         if envelope.message_id in known.message_ids:
@@ -245,7 +247,7 @@ def _opened(
         mode=envelope.mode,
         initiator=envelope.sender,
         participants=tuple(payload.participants),
-        mode_version=payload.mode_version if payload.mode_version.strip() else mode.descriptor.mode_version,
+        mode_version=payload.mode_version or mode.descriptor.mode_version,
         configuration_version=payload.configuration_version,
         policy=policy,
     )
@@ -267,7 +269,7 @@ def _start_payload(envelope: Envelope) -> core_pb2.SessionStartPayload:
     if not envelope.payload:
         raise _invalid("a SessionStart needs a payload")
     try:
-        return core_pb2.SessionStartPayload.FromString(envelope.payload)
+        return parse(core_pb2.SessionStartPayload, envelope.payload)
     except DecodeError:
         raise _invalid("the payload is no SessionStartPayload") from None
 
@@ -514,8 +516,8 @@ def check_ambient(envelope: Envelope) -> None:
         return
     try:
         if envelope.message_type == "Signal":
-            validate_required_field("signal_type", core_pb2.SignalPayload.FromString(envelope.payload).signal_type)
+            validate_required_field("signal_type", parse(core_pb2.SignalPayload, envelope.payload).signal_type)
         else:
-            core_pb2.ProgressPayload.FromString(envelope.payload)
+            parse(core_pb2.ProgressPayload, envelope.payload)
     except (DecodeError, MacpSessionError) as error:
         raise _invalid(str(error)) from None

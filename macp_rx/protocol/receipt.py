@@ -39,8 +39,8 @@ FORMAT: Final = "macp-receipt/1"
 
 _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})  # RFC 7518, 6
 
-# Points whose order divides 8, by their y: under such a key one signature fits every message. A strict verifier refuses it
-# (RFC 8032 leaves it open; the reference runtime's is strict, OpenSSL's is not).
+# Points whose order divides 8, by their y: under such a key one signature fits any message. `protocol.md` 10.2 asks for a strict
+# check, which refuses them; that of OpenSSL does not.
 _P: Final = 2**255 - 19
 _Y8: Final = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
 _SMALL_ORDER: Final = frozenset({0, 1, _P - 1, _Y8, _P - _Y8})

@@ -66,7 +66,7 @@ def static_tokens(text: str) -> Identify:
     entries: object = cast("dict[str, object]", read).get("tokens") if isinstance(read, dict) else read
     if not isinstance(entries, list):
         raise MacpSessionError('the tokens must be a JSON list, or {"tokens": [...]}')
-    known = dict(map(_entry, range(len(entries)), cast("list[object]", entries)))
+    known = dict(_entry(number, entry) for number, entry in enumerate(cast("list[object]", entries)))
 
     def identify(token: str) -> Identity | None:
         return None if "." in token else known.get(token)

@@ -26,6 +26,7 @@ from macp_rx.protocol.modes import MODES, Registered
 from macp_rx.protocol.modes.passthrough import Passthrough
 from macp_rx.protocol.policy import BUILT_IN, Policy, policy_from
 from macp_rx.protocol.receipt import ReceiptSigner, SemanticsRev, build_receipt, public_jwks
+from macp_rx.protocol.validation import is_blank
 from macp_rx.protocol.what_if import what_if
 from macp_rx.runtime.identity import Caller
 
@@ -55,6 +56,7 @@ __all__ = [
     "policies",
     "rebuild",
     "sweep",
+    "with_policies",
 ]
 
 Lifecycle = core_pb2.SessionLifecycleEvent
@@ -475,11 +477,11 @@ def _token(session_id: str) -> str:
 
 def _cursor(token: str) -> str:
     try:
-        if len(token) > MAX_TOKEN or "=" in token:
+        if len(token) > MAX_TOKEN:
             raise ValueError
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
         version, _, cursor = raw.partition(":")
-        if version != "v1" or not cursor:
+        if version != "v1" or not cursor or _token(cursor) != token:  # the last: bits that no encoder leaves
             raise ValueError
     except (ValueError, binascii.Error):
         message = "INVALID_ARGUMENT: page_token is not a valid continuation token"
@@ -578,10 +580,10 @@ def _unfit(state: State, descriptor: core_pb2.ModeDescriptor) -> str:
     """What the first check of `protocol.md` 1.2 (RegisterExtMode) that the descriptor fails says; empty if it is fit."""
     name, terminal = descriptor.mode, descriptor.terminal_message_types
     checks = (
-        (not name.strip(), "mode must not be empty"),
+        (is_blank(name), "mode must not be empty"),
         (name.startswith("macp.mode."), "names that begin with macp.mode. are the standard's own"),
         (not descriptor.message_types, "message_types must not be empty"),
-        (not descriptor.mode_version.strip(), "mode_version must not be blank"),
+        (is_blank(descriptor.mode_version), "mode_version must not be blank"),
         (not terminal, "terminal_message_types must not be empty"),
         (any(one != "Commitment" for one in terminal), "the only terminal message type is Commitment"),
         ("Commitment" not in descriptor.message_types, "message_types must list the terminal type Commitment"),
@@ -624,7 +626,7 @@ def promote_mode(state: State, caller: Caller | None, request: core_pb2.PromoteM
         else "names that begin with macp.mode. are the standard's own"
         if new != old and new.startswith("macp.mode.")
         else "the new name must not be blank"
-        if not new.strip()
+        if is_blank(new)
         else f"mode {new!r} exists already"
         if new != old and new in state.modes
         else ""
@@ -678,7 +680,7 @@ def register_policy(state: State, caller: Caller | None, request: policy_pb2.Reg
 def _new_policy(state: State, descriptor: policy_pb2.PolicyDescriptor) -> Policy:
     """The policy, after the checks of `protocol.md` 5.3 but the last, whether the id is taken."""
     policy_id = descriptor.policy_id
-    if not policy_id.strip():
+    if is_blank(policy_id):
         raise MacpRefusedError("INVALID_POLICY_DEFINITION", "policy_id must not be blank")
     if policy_id == "policy.default":
         raise MacpRefusedError("INVALID_POLICY_DEFINITION", "'policy.default' is built in")
@@ -694,6 +696,19 @@ def _new_policy(state: State, descriptor: policy_pb2.PolicyDescriptor) -> Policy
                 "INVALID_POLICY_DEFINITION", f"'{policy_id}': ids that begin with policy.std. are the standard's own"
             )
     return policy
+
+
+def with_policies(state: State, descriptors: Iterable[policy_pb2.PolicyDescriptor]) -> State:
+    """The state with policies that are there from the start. Raises INVALID_POLICY_DEFINITION, which names the policy."""
+    for descriptor in descriptors:
+        try:
+            policy = _new_policy(state, descriptor)
+        except MacpRefusedError as refusal:
+            raise MacpRefusedError(refusal.code, f"policy {descriptor.policy_id!r}: {refusal.message}") from None
+        if policy.policy_id in state.policies and policy.policy_id not in BUILT_IN:
+            raise MacpRefusedError("INVALID_POLICY_DEFINITION", f"policy {policy.policy_id!r} is defined twice")
+        state = _with_policy(state, PolicyAdded(policy))
+    return state
 
 
 def unregister_policy(
@@ -854,10 +869,14 @@ def answer(state: State, name: str, caller: Caller | None, request: Protobuf, no
         check_credential(state, name, caller)
         if name in ABOUT_A_SESSION:
             state, events = look(state, cast("core_pb2.GetSessionRequest", request).session_id, now)
-        state, reply, more = HANDLERS[name](state, caller, request, now)
+        state, reply, more = _handler(name)(state, caller, request, now)
     except MacpRefusedError as refusal:
         return Result(state, refusal.as_value(), events)
     return Result(state, reply, (*events, *more))
+
+
+def _handler(name: str) -> Handler:
+    return HANDLERS[name]  # looked up in place, pyright would take each for its own request only
 
 
 def check_credential(state: State, name: str, caller: Caller | None) -> None:

@@ -45,6 +45,11 @@ class MemoryTransport:
         """The runtime's clock."""
         return self._runtime.clock
 
+    @property
+    def tells_ends(self) -> bool:
+        """A runtime in this process has a timer for each deadline."""
+        return True
+
     def unary(
         self,
         method: Method[Req, Res],
@@ -79,6 +84,7 @@ class MemoryTransport:
         *,
         auth: AuthConfig | None,
         on_sent: Callable[[], None] | None = None,
+        patient: bool = False,
     ) -> Call[Req]:
         """Starts a streaming call on the clock's next turn."""
         self._check_open()

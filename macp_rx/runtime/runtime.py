@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -16,6 +17,7 @@ from reactivex import abc
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpError, MacpRefusedError
 from macp_rx.protocol import lifecycle
+from macp_rx.protocol.lifecycle import Kind
 from macp_rx.runtime import kernel
 from macp_rx.runtime.feeds import Feed, History, QueueFeed, SessionFeed
 from macp_rx.runtime.identity import Caller, Identify, Rates, dev_identity
@@ -54,8 +56,10 @@ class Runtime:
         store: a SQLite file that keeps what happened: a runtime that starts on it has every session as it was. Default: memory.
         identify: whom a token speaks for; by default the token itself is the sender. See `static_tokens`.
         settings: limits, page sizes, who signs receipts.
+        policies: registered from the start.
 
     Raises:
+        MacpRefusedError: INVALID_POLICY_DEFINITION, for one of ``policies``.
         MacpError: the store cannot be opened, or its record cannot be read.
     """
 
@@ -66,11 +70,12 @@ class Runtime:
         store: Store | str | Path | None = None,
         identify: Identify = dev_identity,
         settings: Settings | None = None,
+        policies: Iterable[policy_pb2.PolicyDescriptor] = (),
     ) -> None:
         self._release: Callable[[], None] = _nothing
         settings = settings or Settings()
         self._store = SqliteStore(store) if isinstance(store, str | Path) else store
-        self._state = kernel.State(settings)
+        self._state = kernel.with_policies(kernel.State(settings), policies)
         self._identify = identify
         self._rates = Rates(settings.starts_per_minute, settings.messages_per_minute)
         self._histories: dict[str, History] = {}
@@ -230,8 +235,12 @@ class Runtime:
         self._adopt(*kernel.look(self._state, session_id, self.clock.now_ms))
         return self._state.sessions.get(session_id)
 
-    def follow(self, session_id: str, feed: SessionFeed, after: int) -> None:
-        """Lets a feed say a session's envelopes from a position on. Raises HISTORY_UNAVAILABLE for one that is forgotten."""
+    def follow(self, session_id: str, feed: SessionFeed, after: int, *, live: bool) -> None:
+        """Lets a feed say a session's envelopes from a sequence on; ``live``: as if it had listened since then.
+
+        Raises:
+            MacpRefusedError: HISTORY_UNAVAILABLE for a sequence that is forgotten.
+        """
         history = self._histories.setdefault(session_id, History())
         if after < history.forgotten:
             raise MacpRefusedError(
@@ -240,6 +249,7 @@ class Runtime:
                 f"{history.forgotten}, or for the state with GetSession",
                 b'{"lowest_available_sequence":%d}' % history.forgotten,
             )
+        self._open[feed]()  # a stream that subscribes again
         listening = self._streams.setdefault(session_id, {})
         listening[feed] = None
 
@@ -247,9 +257,11 @@ class Runtime:
             listening.pop(feed, None)
             if not listening and self._streams.get(session_id) is listening:
                 del self._streams[session_id]
+                if session_id not in self._state.sessions:  # nobody has started it
+                    self._histories.pop(session_id, None)
 
         self._open[feed] = forget
-        feed.follow(history, after)
+        feed.follow(history, after, live=live)
 
     def accepted(self, session_id: str) -> int:
         """How many envelopes a session has accepted."""
@@ -274,9 +286,8 @@ class Runtime:
         match event:
             case kernel.Logged(session_id, entry):
                 if entry.envelope is not None:
-                    self._histories.setdefault(session_id, History()).envelopes.append(entry.envelope)
-                    for stream in tuple(self._streams.get(session_id, ())):
-                        stream.appended()
+                    self._histories.setdefault(session_id, History()).entries.append(entry)
+                    self._tell_streams(session_id, starts=entry.kind is Kind.START)
                 self._watch_deadline(session_id)
             case kernel.Changed(kind, session_id):
                 for watcher in tuple(self._lifecycle):
@@ -296,6 +307,15 @@ class Runtime:
                     policies.put(self._known_policies())
             case kernel.Issued():
                 pass
+
+    def _tell_streams(self, session_id: str, *, starts: bool) -> None:
+        session = self._state.sessions[session_id]
+        for stream in tuple(self._streams.get(session_id, ())):
+            if starts and not stream.may_read(session):  # bound to this id before there was anybody to ask
+                self._open[stream]()
+                self._open[stream] = _nothing
+            else:
+                stream.appended()
 
     def _known_policies(self) -> policy_pb2.WatchPoliciesResponse:
         return policy_pb2.WatchPoliciesResponse(
@@ -330,8 +350,10 @@ class Runtime:
             del self._timers[session_id]
         if deadline is not None:
             seconds = min((deadline - self.clock.now_ms) / 1000, LONGEST_TIMER)
-            timer = self.clock.schedule_relative(seconds, lambda *_: self._deadline_passed(session_id, deadline))
-            self._timers[session_id] = deadline, timer
+            self._timers[session_id] = (
+                deadline,
+                self.clock.run_later(seconds, partial(self._deadline_passed, session_id, deadline)),
+            )
 
     def _deadline_passed(self, session_id: str, deadline: int) -> None:
         del self._timers[session_id]
@@ -358,8 +380,8 @@ class Runtime:
         except MacpRefusedError as refusal:
             raise MacpError(f"the store's record does not follow the rules: {refusal}") from refusal
         for session_id, session in sorted(self._state.sessions.items()):
-            envelopes = [entry.envelope for entry in session.log or () if entry.envelope is not None]
-            self._histories[session_id] = History(envelopes, session.compacted)
+            entries = [entry for entry in session.log or () if entry.envelope is not None]
+            self._histories[session_id] = History(entries, session.compacted)
             self._watch_deadline(session_id)
 
 

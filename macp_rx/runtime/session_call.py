@@ -9,6 +9,7 @@ from macp.v1.envelope_pb2 import Envelope, MACPError, SessionState
 
 from macp_rx.errors import MacpRefusedError
 from macp_rx.protocol import lifecycle
+from macp_rx.protocol.validation import is_blank
 from macp_rx.runtime import kernel
 from macp_rx.runtime.feeds import SessionFeed
 from macp_rx.runtime.identity import Caller
@@ -36,7 +37,7 @@ class SessionCall:
     """The server's side of one StreamSession call: one caller, one session, frames in, a feed out."""
 
     def __init__(self, runtime: Runtime, caller: Caller) -> None:
-        self.feed: SessionFeed = SessionFeed()
+        self.feed: SessionFeed = SessionFeed(lambda session: kernel.may_read(session, caller))
         self._runtime = runtime
         self._caller = caller
         self._bound = ""
@@ -83,7 +84,7 @@ class SessionCall:
                 raise
             self._refuse(refusal, envelope.message_id)
             return
-        if not envelope.session_id or not envelope.mode.strip():
+        if is_blank(envelope.session_id) or is_blank(envelope.mode):
             raise MacpRefusedError("INVALID_ENVELOPE", "StreamSession requires a non-empty session_id and mode")
         self._check_bound(envelope.session_id)
         self._bound = envelope.session_id
@@ -104,19 +105,19 @@ class SessionCall:
         self._caller.take(self._runtime.clock.now_ms, starts=envelope.message_type == "SessionStart")
         before = self._runtime.accepted(envelope.session_id)
         refused = self._runtime.submit(self._caller, envelope)
-        if not self._following and self._may_follow(envelope, before):
-            self._follow(envelope.session_id, before)
+        if not self._following:
+            self._attach(envelope.session_id, before)
         return refused
 
-    def _may_follow(self, envelope: Envelope, before: int) -> bool:
-        """Whether this envelope attaches the stream: something of the caller's was accepted, or it may read the session.
+    def _attach(self, session_id: str, before: int) -> None:
+        """Lets the stream hear the session from this envelope on, even if it was refused.
 
-        The reference runtime attaches first and asks later, and so feeds outsiders (`protocol.md` 6.7).
+        Unless its caller is an outsider: the reference runtime attaches whoever speaks, and so feeds outsiders
+        (`protocol.md` 6.7). Who may read a session that has yet to start is asked when it starts.
         """
-        session = self._runtime.state.sessions.get(envelope.session_id)
-        if session is None or envelope.message_type in lifecycle.AMBIENT:
-            return False
-        return session.accepted > before or kernel.may_read(session, self._caller)
+        session = self._runtime.state.sessions.get(session_id)
+        if session is None or session.accepted > before or kernel.may_read(session, self._caller):
+            self._follow(session_id, before, live=True)
 
     def _check_bound(self, session_id: str) -> None:
         if self._bound not in ("", session_id):
@@ -134,10 +135,10 @@ class SessionCall:
         if session.state != SessionState.SESSION_STATE_OPEN:
             raise MacpRefusedError("INVALID_ENVELOPE", "SESSION_NOT_OPEN")
 
-    def _follow(self, session_id: str, after: int) -> None:
+    def _follow(self, session_id: str, after: int, *, live: bool = False) -> None:
         self._bound = session_id
         self._following = True
-        self._runtime.follow(session_id, self.feed, after)
+        self._runtime.follow(session_id, self.feed, after, live=live)
 
     def _refuse(self, refusal: MacpRefusedError, message_id: str) -> None:
         error = MACPError(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import Envelope
@@ -182,7 +183,7 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
             self._call = self._transport.stream(
                 STREAM_SESSION, self._first, _Responses(self._dispatch, self._end), auth=self._auth, on_sent=self._sent
             )
-        except MacpError as error:
+        except Exception as error:
             self._end(error)
             return
         self._received.add(self._call)
@@ -224,15 +225,24 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
 
     def _dispatch(self, item: Envelope | MacpStreamError) -> None:
         if isinstance(item, MacpStreamError) and self._error_observers:
-            _tell(self._error_observers, item)
+            self._tell(self._error_observers, item)
         elif not self._observers:
             self._received.on_next(item)
         elif isinstance(item, Envelope):
-            _tell(self._observers, item)
+            self._tell(self._observers, item)
         else:
-            observers, self._observers = self._observers, []
-            for observer in observers:
-                observer.on_error(item)
+            _finish(self._observers, item)
+
+    def _tell(self, observers: list[abc.ObserverBase[T]], value: T) -> None:
+        """One observer that raises gets its own error, once; the others notice nothing."""
+        for observer in tuple(observers):
+            try:
+                observer.on_next(value)
+            except Exception as error:
+                if observer in observers:  # else it has left before it raised
+                    observers.remove(observer)
+                # not from here: one without on_error raises again, and it would be the call that fails
+                self.clock.schedule(partial(_told, observer, error))
 
     def _end(self, error: Exception | None) -> None:
         if self._ended:
@@ -240,16 +250,22 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
         self._ended = True
         self._error = error
         self._room.set()
-        _finish(self._observers, error)
-        _finish(self._error_observers, error)
-        _finish([self._received], error)
+        ended: list[abc.ObserverBase[Any]] = [*self._observers, *self._error_observers, self._received]
+        self._observers.clear()
+        self._error_observers.clear()
+        _finish(ended, error)
 
-    def _subscribe_observer(
+    def _subscribe_core(
         self, observer: abc.ObserverBase[Envelope], scheduler: abc.SchedulerBase | None = None
     ) -> abc.DisposableBase:
         if self._pulled:
             raise MacpError("this stream is being pulled by read(); pull with one consumer or subscribe, never both")
         self._pushed = True
+        return super()._subscribe_core(observer, scheduler)
+
+    def _subscribe_observer(
+        self, observer: abc.ObserverBase[Envelope], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
         return self._attach(self._observers, observer)
 
     def _attach(self, observers: list[abc.ObserverBase[T]], observer: abc.ObserverBase[T]) -> abc.DisposableBase:
@@ -257,7 +273,7 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
             if left:
                 return
             observers.append(observer)
-            while observers is self._observers and self._received.available:
+            while observers is self._observers and observers and self._received.available:
                 self._dispatch(self._received.take())
             if self._ended:
                 _finish(observers, self._error)
@@ -295,21 +311,16 @@ class _Responses:
         self._end(None)
 
 
-def _tell(observers: list[abc.ObserverBase[T]], value: T) -> None:
-    """One observer that raises gets its own error, once; the others notice nothing."""
-    for observer in tuple(observers):
-        try:
-            observer.on_next(value)
-        except Exception as error:
-            observers.remove(observer)
-            observer.on_error(error)
+def _told(observer: abc.ObserverBase[T], error: Exception, _scheduler: abc.SchedulerBase, _state: object) -> None:
+    observer.on_error(error)
 
 
 def _finish(observers: list[abc.ObserverBase[T]], error: Exception | None) -> None:
-    ended = tuple(observers)
+    ended = observers[::-1]
     observers.clear()
-    for observer in ended:
-        if error is None:
-            observer.on_completed()
-        else:
-            observer.on_error(error)
+    with ExitStack() as told:  # each one is told, whatever another raises, such as one that has no on_error
+        for observer in ended:
+            if error is None:
+                told.callback(observer.on_completed)
+            else:
+                told.callback(observer.on_error, error)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from google.protobuf.message import Message as Protobuf
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 from reactivex.observer import AutoDetachObserver
 
-from macp_rx.streams.source import running
-from macp_rx.streams.stream import Stream
+from macp_rx.streams.stream import Stream, running
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method, Receiver, Transport
 
@@ -69,12 +68,14 @@ class Reply(Stream[T_co]):
         scheduler: abc.SchedulerBase | None = None,
     ) -> abc.DisposableBase:
         """As RxPY's, without its trampoline, which serves sources that emit inside subscribe: 10 us of 110 (measured)."""
-        if isinstance(on_next, abc.ObserverBase):
-            target: abc.ObserverBase[T_co] = on_next  # pyright: ignore[reportUnknownVariableType]
+        if isinstance(on_next, abc.ObserverBase) or hasattr(
+            on_next, "on_next"
+        ):  # as RxPY: by class, or by what it can do
+            target = cast("abc.ObserverBase[T_co]", on_next)
             observer = AutoDetachObserver[T_co](target.on_next, target.on_error, target.on_completed)
         else:
             observer = AutoDetachObserver[T_co](on_next, on_error, on_completed)
-        observer.subscription = self._subscribe_core(observer, scheduler)
+        observer.subscription = self._source._subscribe_core(observer, scheduler)
         return Disposable(observer.dispose)
 
     def __await__(self) -> Generator[object, None, T_co]:

@@ -4,64 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message as Protobuf
 from reactivex import Observable, abc
 from reactivex import operators as ops
-from reactivex.disposable import Disposable
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
-from macp_rx.clock import Clock, LoopClock, loop_clock
-from macp_rx.errors import MacpClosedError, MacpError
-from macp_rx.streams.stream import Demand, Pausable, Stream
+from macp_rx.clock import Clock, loop_clock
+from macp_rx.streams.stream import Demand, Pausable, Stream, running
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method, Transport
 from macp_rx.transport.grpc import GrpcCall, ResponseStream
 
-__all__ = ["on_demand", "rpc_stream", "running", "watch"]
+__all__ = ["on_demand", "rpc_stream", "watch"]
 
 T = TypeVar("T")
 Req = TypeVar("Req", bound=Protobuf)
 Res = TypeVar("Res", bound=Protobuf)
-
-
-def running(clock: Clock, start: Callable[[], Callable[[], None]], observer: abc.ObserverBase[T]) -> Disposable:
-    """Runs ``start`` on the clock, and on dispose what it returned, once each, whichever comes first.
-
-    Args:
-        clock: where both run; dispose may be called from any thread, before the start or after the clock's end.
-        start: starts a call and returns what cancels it.
-        observer: hears a MacpError that ``start`` raises.
-    """
-    cancel: Callable[[], None] | None = None
-    disposed = False
-
-    def begin() -> None:
-        nonlocal cancel
-        if disposed:
-            return
-        try:
-            cancel = start()
-        except MacpError as error:
-            observer.on_error(error)
-
-    def end() -> None:
-        if cancel is not None:
-            cancel()
-
-    def dispose() -> None:
-        nonlocal disposed
-        disposed = True
-        with suppress(MacpClosedError):  # the loop is gone, and every call with it
-            clock.run_soon(end)
-
-    try:
-        clock.run_soon(begin)
-    except MacpClosedError as error:
-        observer.on_error(error)
-    return Disposable(dispose)
 
 
 def watch(
@@ -108,13 +68,16 @@ def on_demand(call: _Call, scheduler: abc.SchedulerBase | None) -> Callable[[], 
     return cancel
 
 
-def rpc_stream(open_call: Callable[[], ResponseStream[T]], *, scheduler: AsyncIOScheduler | LoopClock) -> Stream[T]:
+def rpc_stream(open_call: Callable[[], ResponseStream[T]], *, scheduler: AsyncIOScheduler | Clock) -> Stream[T]:
     """Any gRPC stream of any stub as an Observable: one call per subscription, cancelled by dispose, paused by a slow reader.
 
     Args:
         open_call: makes the grpc.aio call, such as ``lambda: stub.Watch(request)``; called on the loop, once per
             subscription, so that a stub made there belongs to the right loop.
         scheduler: names the loop: ``client.clock``, or an AsyncIOScheduler of your own.
+
+    Raises:
+        MacpSessionError: the scheduler stands for no loop.
 
     Errors:
         MacpTransportError with status, trailers and cause, where the call ends other than with OK.

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, Protocol, TypeVar, cast, overload
 
@@ -14,10 +15,10 @@ from reactivex.disposable import Disposable
 from reactivex.internal.exceptions import SequenceContainsNoElementsError
 
 from macp_rx.clock import Clock
-from macp_rx.errors import MacpOverflowError, MacpTimeoutError
+from macp_rx.errors import MacpClosedError, MacpOverflowError, MacpTimeoutError
 from macp_rx.transport.base import Receiver
 
-__all__ = ["Demand", "Pausable", "Pull", "Stream", "stream"]
+__all__ = ["Demand", "Pausable", "Pull", "Stream", "running", "stream"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -41,7 +42,8 @@ class Stream(Observable[T_co], Generic[T_co]):
     """An Observable on a clock, which also works with ``for``, ``async for``, ``await`` and ``.run()``.
 
     Cold: each subscription is its own run. What is reached from a stream by ``pipe`` or a fluent method is a stream again.
-    Timed operators of RxPY run on the stream's clock, so they start no thread.
+    Subscribing and disposing happen on the clock's thread, whoever asks. Timed operators of RxPY run on the clock, so they
+    start no thread.
 
     Args:
         source: the observable that does the work.
@@ -56,6 +58,14 @@ class Stream(Observable[T_co], Generic[T_co]):
     def _subscribe_core(
         self, observer: abc.ObserverBase[T_co], scheduler: abc.SchedulerBase | None = None
     ) -> abc.DisposableBase:
+        clock = self.clock
+        if clock.runs_by_itself and not clock.on_own_thread():
+            # RxPY's operators must not be overtaken while they subscribe: if the first source ends meanwhile on another
+            # thread, concat disposes the second before it has begun (measured)
+            return running(clock, lambda: self._on_clock(observer, scheduler).dispose, observer)
+        return self._on_clock(observer, scheduler)
+
+    def _on_clock(self, observer: abc.ObserverBase[T_co], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
         # the source's core, not its subscribe(): a second auto-detach layer would cost 50 ns an item and 700 B a stream
         return self._source._subscribe_core(observer, scheduler or self.clock)
 
@@ -124,6 +134,14 @@ class Stream(Observable[T_co], Generic[T_co]):
                 result = Stream(cast("Observable[object]", result), self.clock)
         return result
 
+    def __add__(self, other: Observable[T_co]) -> Stream[T_co]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """This stream, and when it has completed, the other."""
+        return Stream(super().__add__(other), self.clock)
+
+    def __iadd__(self, other: Observable[T_co]) -> Stream[T_co]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The same."""
+        return self + other
+
     def run(self, scheduler: abc.SchedulerBase | None = None) -> T_co:
         """Blocks until the stream ends and returns its last item.
 
@@ -186,6 +204,44 @@ def stream(observable: Observable[T], clock: Clock) -> Stream[T]:
     return observable if isinstance(observable, Stream) else Stream(observable, clock)
 
 
+def running(clock: Clock, start: Callable[[], Callable[[], None]], observer: abc.ObserverBase[T]) -> Disposable:
+    """Runs ``start`` on the clock, and on dispose what it returned, once each, whichever comes first.
+
+    Args:
+        clock: where both run; dispose may be called from any thread, before the start or after the clock's end.
+        start: starts a call and returns what cancels it.
+        observer: hears what ``start`` raises: on another thread nobody else would, and whoever waits would wait for ever.
+    """
+    cancel: Callable[[], None] | None = None
+    disposed = False
+
+    def begin() -> None:
+        nonlocal cancel
+        if not disposed:
+            try:
+                cancel = start()
+            except Exception as error:
+                observer.on_error(error)
+        if disposed:  # by what was heard meanwhile
+            end()
+
+    def end() -> None:
+        if cancel is not None:
+            cancel()
+
+    def dispose() -> None:
+        nonlocal disposed
+        disposed = True
+        with suppress(MacpClosedError):  # the loop is gone, and every call with it
+            clock.run_soon(end)
+
+    try:
+        clock.run_soon(begin)
+    except MacpClosedError as error:
+        observer.on_error(error)
+    return Disposable(dispose)
+
+
 class Pausable(Protocol):
     """A source that can be told to wait."""
 
@@ -225,16 +281,19 @@ class Demand(Clock):
             self._sources.remove(source)
 
     def pause(self) -> None:
-        """Tells every source to wait. Called on the clock's thread, inside ``on_next``."""
+        """Tells every source to wait. Called inside ``on_next``, on whatever thread an operator in between delivers."""
         if not self._paused:
             self._paused = True
-            for source in self._sources:
-                source.pause()
+            self._clock.run_soon(self._pause)
 
     def resume(self) -> None:
         """Tells every source to go on. Called from any thread."""
         if self._paused:
             self._clock.run_soon(self._resume)
+
+    def _pause(self) -> None:
+        for source in self._sources:
+            source.pause()
 
     def _resume(self) -> None:
         self._paused = False
@@ -316,6 +375,7 @@ class Pull(abc.ObserverBase[T]):
         if len(items) >= HIGH_WATER:
             self._demand.pause()
             if len(items) > OVERFLOW:
+                items.pop()
                 self.on_error(
                     MacpOverflowError(
                         f"{OVERFLOW} items wait unread: an operator in between makes many items of one or hides the "

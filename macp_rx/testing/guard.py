@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
+from threading import get_ident
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -28,15 +30,25 @@ _FORBIDDEN: Final[tuple[tuple[object, str], ...]] = (
 
 @contextmanager
 def only_virtual_time() -> Generator[None]:
-    """Makes the clocks of the system, ``uuid4``, ``random`` and new threads raise, so that a run depends on its seed alone."""
+    """Makes the clocks of the system, ``uuid4``, ``random`` and new threads raise, so that a run depends on its seed alone.
+
+    On the calling thread: other threads, such as the loop of a server beside the test, need their clocks. And not for
+    `logging`, since the time on a log line is no part of a result.
+    """
+    thread = get_ident()
     with ExitStack() as patches:
         for owner, name in _FORBIDDEN:
-            patches.enter_context(patch.object(owner, name, _raising(owner, name)))
+            patches.enter_context(patch.object(owner, name, _raising(owner, name, thread)))
         yield
 
 
-def _raising(owner: object, name: str) -> Callable[..., Any]:
-    def refuse(*_args: object, **_keywords: object) -> Any:
+def _raising(owner: object, name: str, thread: int) -> Callable[..., Any]:
+    original: Callable[..., Any] = getattr(owner, name)
+
+    def refuse(*args: object, **keywords: object) -> Any:
+        caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # as logging itself looks for its caller
+        if get_ident() != thread or caller.f_globals.get("__name__") == "logging":
+            return original(*args, **keywords)
         raise AssertionError(
             f"{getattr(owner, '__name__', owner)}.{name} was used while virtual time runs: the result would not depend on the "
             "seed alone. Take time, ids and chance from the clock, and give timed operators scheduler=clock"

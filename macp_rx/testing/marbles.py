@@ -38,7 +38,8 @@ class Marbles:
 
     def __init__(self, clock: VirtualClock | None = None, *, frame: float = FRAME / 1e6) -> None:
         self.clock: VirtualClock = clock or VirtualClock()
-        self._frame = round(frame * 1e6)
+        self.frame: int = round(frame * 1e6)
+        """Microseconds of one frame."""
         self._sources: list[MarbleSource] = []
         self._checks: list[Callable[[], str | None]] = []
         self._running: list[abc.DisposableBase] = []
@@ -65,7 +66,7 @@ class Marbles:
             text: the marbles.
             actions: what each name does.
         """
-        for mark in parse(text, frame=self._frame):
+        for mark in parse(text, frame=self.frame):
             if mark.what not in actions:
                 raise MacpSessionError(f"there is no action {mark.what!r} for {text!r}, only {', '.join(actions)}")
             self._at(mark.time, actions[mark.what])
@@ -77,7 +78,7 @@ class Marbles:
             observable: what to look at.
             subscription: when to subscribe and when to leave, as marbles: ``"--^----!"``.
         """
-        marks = {mark.what: mark.time for mark in parse(subscription, frame=self._frame, from_start=True)}
+        marks = {mark.what: mark.time for mark in parse(subscription, frame=self.frame, from_start=True)}
         if "^" not in marks:
             raise MacpSessionError(f"a subscription begins with ^, as in '--^----!'; {subscription!r} does not")
         seen = _Seen()
@@ -108,7 +109,13 @@ class Marbles:
         self.check(check)
 
     def check(self, check: Callable[[], str | None]) -> None:
-        """Adds something to look at after the run: it returns what is wrong, or None."""
+        """Adds something to look at after the run: it returns what is wrong, or None.
+
+        Raises:
+            MacpSessionError: the marbles have run already, so that nobody would look.
+        """
+        if self.has_run:
+            raise MacpSessionError("these marbles have run already; say everything that is expected before run()")
         self._checks.append(check)
 
     def run(self) -> None:
@@ -131,7 +138,7 @@ class Marbles:
                 raise AssertionError(f"{len(left)} subscription(s) to {source.name} outlive whoever subscribed")
 
     def _source(self, text: str, legend: Legend | None, error: Exception | None, *, hot: bool) -> MarbleSource:
-        notifications = scheduled(parse(text, frame=self._frame), legend or {}, error)
+        notifications = scheduled(parse(text, frame=self.frame), legend or {}, error)
         name = f"{'hot' if hot else 'cold'}({text!r})"
         source = MarbleSource(name, notifications, self.clock, hot=hot)
         self._sources.append(source)
@@ -145,7 +152,7 @@ class Marbles:
 
     def lane(self, text: str, legend: Legend | None, error: Exception | None) -> tuple[list[Scheduled], list[str]]:
         """What marbles mean, and the name that each notification has in them."""
-        marks = parse(text, frame=self._frame)
+        marks = parse(text, frame=self.frame)
         meant = _expected(marks, legend or {}, error)
         return meant, [mark.what for mark in marks if mark.what not in "^!"]
 
@@ -217,7 +224,7 @@ class ExpectedSubscriptions:
         Args:
             texts: one for each, in order, as marbles: ``"^---!"``; without ``!`` it lasted to the end of the run.
         """
-        expected = [_span(text) for text in texts]
+        expected = [_span(text, self._marbles.frame) for text in texts]
 
         def check() -> str | None:
             actual = [(span.subscribed, span.disposed) for span in self._source.subscriptions]
@@ -231,8 +238,8 @@ class ExpectedSubscriptions:
         self._marbles.check(check)
 
 
-def _span(text: str) -> tuple[int, int | None]:
-    marks = {mark.what: mark.time for mark in parse(text, from_start=True)}
+def _span(text: str, frame: int) -> tuple[int, int | None]:
+    marks = {mark.what: mark.time for mark in parse(text, frame=frame, from_start=True)}
     if "^" not in marks:
         raise MacpSessionError(f"a subscription begins with ^, as in '^----!'; {text!r} does not")
     return marks["^"], marks.get("!")

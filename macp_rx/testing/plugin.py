@@ -21,10 +21,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     """Runs the marbles as the last step of the test itself, so that a difference is its failure and not its teardown's."""
     __tracebackhide__ = True
     result = yield
-    marbles = pyfuncitem.funcargs.get("marbles")
-    if isinstance(marbles, Marbles) and not marbles.has_run:
+    marbles = pyfuncitem.stash.get(_MARBLES, None)
+    if marbles is not None and not marbles.has_run:
         marbles.run()
     return result
+
+
+_MARBLES = pytest.StashKey[Marbles]()
+"""A test's marbles, however it asked for them."""
 
 
 @pytest.fixture
@@ -35,9 +39,10 @@ def virtual_time() -> Iterator[GuardedClock]:
 
 
 @pytest.fixture
-def marbles(virtual_time: GuardedClock) -> Marbles:
+def marbles(request: pytest.FixtureRequest, virtual_time: GuardedClock) -> Marbles:
     """Marble tests on the test's virtual clock; they run when the test function returns."""
-    return Marbles(virtual_time)
+    marbles = request.node.stash[_MARBLES] = Marbles(virtual_time)
+    return marbles
 
 
 @pytest.fixture

@@ -28,8 +28,18 @@ class AuthConfig:
     expected_sender: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.token, str) and not self.token.strip():
+        token: object = self.token  # whatever an untyped caller has handed over, such as an unset environment variable
+        if not isinstance(token, str):
+            if not callable(token):
+                raise MacpSessionError(
+                    f"a token is a string, or a function that returns one, not {type(token).__name__}"
+                )
+        elif not token.strip():
             raise MacpSessionError("an empty token identifies nobody; give the agent's id or its bearer token")
+        elif token != token.strip():
+            raise MacpSessionError(
+                "the token begins or ends with a blank or a line break, as a file's content may; strip it"
+            )
 
     @classmethod
     def for_dev_agent(cls, agent_id: str, *, expected_sender: str | None = None) -> AuthConfig:

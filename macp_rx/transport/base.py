@@ -84,6 +84,11 @@ class Transport(Protocol):
         """The clock on which every call lives."""
         ...
 
+    @property
+    def tells_ends(self) -> bool:
+        """Whether a watch of sessions tells of an expiry when it happens, so that nobody has to ask."""
+        ...
+
     def unary(
         self,
         method: Method[Req, Res],
@@ -108,11 +113,13 @@ class Transport(Protocol):
         *,
         auth: AuthConfig | None,
         on_sent: Callable[[], None] = ...,
+        patient: bool = False,
     ) -> Call[Req]:
         """Starts a streaming call and sends ``requests`` first; a server-streaming call takes exactly one.
 
         Args:
             on_sent: called each time a request has been handed to flow control.
+            patient: wait for a server that cannot be reached now, instead of failing.
         """
         ...
 

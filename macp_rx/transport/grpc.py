@@ -14,7 +14,7 @@ from google.protobuf.message import Message as Protobuf
 
 from macp_rx.clock import LoopClock
 from macp_rx.errors import MacpClosedError, MacpTimeoutError, MacpTransportError
-from macp_rx.transport.auth import AuthConfig
+from macp_rx.transport.auth import AuthConfig, TokenProvider
 from macp_rx.transport.base import Call, Method, Receiver, reply_to
 
 __all__ = ["ChannelOptions", "GrpcCall", "GrpcTransport", "ResponseStream"]
@@ -37,7 +37,11 @@ DEFAULT_OPTIONS: Final[ChannelOptions] = (
     ("grpc.use_local_subchannel_pool", 1),  # without it equal targets share one connection, and with it its limit
     ("grpc.max_receive_message_length", -1),  # the server bounds requests, not responses (lists of metadata, what-if)
     ("grpc.initial_reconnect_backoff_ms", 100),  # the default of 1 s decides how soon a cut is healed
-    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.min_reconnect_backoff_ms", 2000),  # how long one attempt to connect may take; the default is 20 s
+    # a peer that is gone without a word is found out by a ping; the reference runtime takes any number of them
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
 )
 
 
@@ -79,6 +83,11 @@ class GrpcTransport:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
+    @property
+    def tells_ends(self) -> bool:
+        """Not the reference runtime: it sweeps once a minute."""
+        return False
+
     def unary(
         self,
         method: Method[Req, Res],
@@ -111,7 +120,7 @@ class GrpcTransport:
     ) -> None:
         try:
             # the call gets no name here: a consumer's exception keeps this frame, which would keep grpc's poller thread
-            response = await connection.open(method)(request, metadata=await metadata(auth), timeout=timeout)
+            response = await connection.open(method)(request, metadata=await metadata(auth, timeout), timeout=timeout)
         except asyncio.CancelledError:
             _cancelled_by_peer(receiver, method.path)
         except grpc.aio.AioRpcError as error:
@@ -129,6 +138,7 @@ class GrpcTransport:
         *,
         auth: AuthConfig | None,
         on_sent: Callable[[], None] = _nothing,
+        patient: bool = False,
     ) -> Call[Req]:
         """Starts a streaming call on a connection with room."""
         self._check_open()
@@ -138,8 +148,8 @@ class GrpcTransport:
 
         def open_call(identity: Metadata) -> ResponseStream[Res]:
             if first is None:
-                return cast("ResponseStream[Res]", open_method(metadata=identity))
-            return cast("ResponseStream[Res]", open_method(first, metadata=identity))
+                return cast("ResponseStream[Res]", open_method(metadata=identity, wait_for_ready=patient))
+            return cast("ResponseStream[Res]", open_method(first, metadata=identity, wait_for_ready=patient))
 
         call = GrpcCall[Req, Res](
             open_call,
@@ -408,20 +418,32 @@ class GrpcCall(Generic[Req, T]):
             self._writing = False
 
 
-async def metadata(auth: AuthConfig | None) -> Metadata:
-    """The metadata that identifies a caller; asks a token provider, waits for an async one."""
+async def metadata(auth: AuthConfig | None, timeout: float | None = None) -> Metadata:
+    """The metadata that identifies a caller; asks a token provider, and waits for an async one ``timeout`` seconds at most."""
     if auth is None:
         return ()
-    token = auth.token
-    if not isinstance(token, str):
-        try:
-            answer = token()
-            token = await answer if inspect.isawaitable(answer) else answer
-        except Exception as error:
-            raise MacpTransportError("UNAUTHENTICATED", f"the token provider failed: {error!r}") from error
-        if not token:
-            raise MacpTransportError("UNAUTHENTICATED", "the token provider returned no token")
+    token = auth.token if isinstance(auth.token, str) else await _provided(auth.token, timeout)
+    if not (token.isascii() and token.isprintable()):  # grpc fails with an error of its core's own (measured)
+        raise MacpTransportError(
+            "UNAUTHENTICATED", "a header carries printable ASCII alone, and this token is something else"
+        )
     return (("authorization", f"Bearer {token}"),)
+
+
+async def _provided(provider: TokenProvider, timeout: float | None) -> str:
+    limit = asyncio.timeout(timeout)
+    try:
+        async with limit:
+            answer = provider()
+            token = await answer if inspect.isawaitable(answer) else answer
+    except Exception as error:
+        if limit.expired():
+            raise MacpTimeoutError(f"the token provider gave no token within {timeout} s") from error
+        raise MacpTransportError("UNAUTHENTICATED", f"the token provider failed: {error!r}") from error
+    if not isinstance(token, str) or not token:
+        returned = "an empty string" if token == "" else type(token).__name__
+        raise MacpTransportError("UNAUTHENTICATED", f"the token provider returned no token but {returned}")
+    return token
 
 
 def transport_error(error: grpc.aio.AioRpcError, method: str, timeout: float | None = None) -> MacpTransportError:

@@ -148,7 +148,7 @@ def is_subset(expected: object, actual: object) -> bool:
     return expected == actual
 
 
-def vectors(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """The commitment-hash vectors of some folders."""
-    paths = [path for folder in folders for path in sorted((folder / "cmt-hash").glob("cmt_hash_*.json"))]
-    return [json.loads(path.read_text()) for path in paths]
+def vectors(folders: Sequence[Path], kind: str) -> list[dict[str, Any]]:
+    """The vectors of one kind, ``cmt-hash`` or ``receipt``: what lies in the subfolders of that name, but for schemas."""
+    paths = [path for folder in folders for path in sorted((folder / kind).glob("*.json"))]
+    return [json.loads(path.read_text()) for path in paths if not path.name.endswith("schema.json")]

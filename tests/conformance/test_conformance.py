@@ -13,11 +13,12 @@ from macp.v1.envelope_pb2 import Envelope, SessionState
 
 from macp_rx import MacpAckError, MacpClient, MacpRefusedError, Runtime
 from macp_rx.clock import VirtualClock
-from macp_rx.protocol import lifecycle
-from macp_rx.protocol.commitment import commitment_hash
+from macp_rx.protocol import jcs, lifecycle
+from macp_rx.protocol.commitment import commitment_hash, project, verify_commitment_hash
 from macp_rx.protocol.lifecycle import Entry, Kind
 from macp_rx.protocol.modes import MODES, handoff
 from macp_rx.protocol.policy import BUILT_IN, Policy, policy_from
+from macp_rx.protocol.receipt import verify_receipt
 from tests.conformance.fixtures import Fixture, as_json, is_subset
 from tests.conftest import Connect
 
@@ -116,11 +117,35 @@ def _register(client: MacpClient, policy: dict[str, Any]) -> None:
         client.register_policy(descriptor)
 
 
-def test_a_commitment_hashes_to_what_the_vector_says(vector: dict[str, Any]) -> None:
-    payload = dict(vector["payload"])
+def test_a_commitment_hashes_to_what_the_vector_says(
+    hash_vector: dict[str, Any], hashes_by_name: dict[str, str]
+) -> None:
+    payload = dict(hash_vector["payload"])
     supersedes = payload.pop("supersedes", None)
     commitment = core_pb2.CommitmentPayload(**payload)
     if supersedes is not None:
         commitment.supersedes.SetInParent()
         commitment.supersedes.MergeFrom(core_pb2.CommitmentRef(**supersedes))
-    assert commitment_hash(commitment) == vector["hash"]
+    canonical = jcs.encode(project(commitment)).encode()
+    preimage = f"{hash_vector['label']}:".encode() + canonical
+    assert canonical.hex() == hash_vector.get("jcs_utf8_hex", canonical.hex())
+    assert preimage.hex() == hash_vector.get("preimage_utf8_hex", preimage.hex())
+    assert commitment_hash(commitment) == hash_vector["hash"]
+    assert verify_commitment_hash(commitment.SerializeToString(), hash_vector["hash"]) == "match"
+    if other := hash_vector.get("must_differ_from"):
+        assert commitment_hash(commitment) != hashes_by_name[other]
+
+
+def test_a_claimed_hash_is_judged_as_the_vector_says(claim_vector: dict[str, Any]) -> None:
+    found = verify_commitment_hash(bytes.fromhex(claim_vector["wire_hex"]), claim_vector["claimed_hash"])
+    assert found == claim_vector["expected_outcome"]
+
+
+def test_a_receipt_is_judged_as_the_vector_says(receipt_vector: dict[str, Any]) -> None:
+    for receipt in (receipt_vector["receipt"], json.dumps(receipt_vector["receipt"])):
+        found = verify_receipt(receipt, receipt_vector["trusted_keys"])
+        assert {
+            "integrity": found.integrity,
+            "attestations": list(found.attestations),
+            "verdict": found.verdict,
+        } == receipt_vector["expected"]

@@ -31,6 +31,16 @@ def test_a_refusal_ends_it_and_what_waits_is_not_sent(marbles: Marbles) -> None:
     marbles.check(lambda: None if sent == ["a"] else f"sent {sent}")
 
 
+def test_a_send_that_raises_ends_it_also_behind_one_that_is_under_way(marbles: Marbles) -> None:
+    def send(message: str) -> Observable[str]:
+        if message == "b":
+            raise ValueError("no")
+        return marbles.cold("--(ok |)")
+
+    source = marbles.hot("-(a b c)-|")
+    marbles.expect(source.pipe(mo.send_to(send))).to_be("---(ok #)", error=ValueError("no"))
+
+
 def test_its_queue_is_bounded(marbles: Marbles) -> None:
     source = marbles.hot("-(a b c d)-|")
     expected = MacpOverflowError("2 messages wait to be sent; say less, or later")

@@ -57,7 +57,7 @@ def codes(mode: Any, bound: Binding, state: object, *, positive: bool) -> list[s
 @st.composite
 def decisions(draw: st.DrawFn, bound: Binding) -> decision.State:
     """A decision on two proposals, evaluated, objected to, and voted on."""
-    state = decision.State()
+    state = decision.initial(bound)
 
     def say(sender: str, payload: Any) -> None:
         nonlocal state
@@ -170,7 +170,7 @@ def test_a_quorum_is_counted_as_the_protocol_says(data: st.DataObject) -> None:
     policy = data.draw(descriptors(QUORUM))
     bound = binding(QUORUM, policy, tuple(names))
     asked = data.draw(st.integers(1, len(names)))
-    state = quorum.State()
+    state = quorum.initial(bound)
     state = quorum.step(
         bound, state, said("chair", ApprovalRequestPayload(request_id="r", required_approvals=asked)), Instant(0)
     )

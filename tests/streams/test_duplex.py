@@ -155,13 +155,37 @@ def test_a_refusal_goes_to_those_who_listen_for_errors(client: MacpClient, sessi
     assert accepted.error is None
 
 
-def test_a_refusal_that_nobody_listens_for_ends_the_subscription(client: MacpClient, session: DecisionSession) -> None:
+def test_a_refusal_that_nobody_listens_for_ends_every_subscription(
+    client: MacpClient, session: DecisionSession
+) -> None:
     stream = client.open_stream()
-    heard = Recorder()
-    stream.subscribe(heard)
+    heard = [Recorder(), Recorder(), Recorder()]
+    for recorder in heard:
+        stream.subscribe(recorder)
     stream.send(vote(session, "approve"))
-    heard.wait_for_end()
-    assert isinstance(heard.error, MacpStreamError)
+    for recorder in heard:
+        recorder.wait_for_end()
+        assert isinstance(recorder.error, MacpStreamError)
+
+
+def test_who_subscribes_while_a_refusal_ends_the_others_hears_what_comes_after_it(
+    client: MacpClient, session: DecisionSession
+) -> None:
+    stream = client.open_stream(session.session_id, after_sequence=2)
+    first, second = Recorder(), Recorder()
+
+    def subscribe_again(error: Exception) -> None:
+        stream.subscribe(second)
+        first.on_error(error)
+
+    stream.subscribe(first.on_next, subscribe_again)
+    stream.send(vote(session, "approve"))
+    first.wait_for_end()
+    stream.send(vote(session))
+    second.wait_for(1)
+    stream.close()
+    second.wait_for_end()
+    assert second.completed
 
 
 def test_a_subscriber_that_raises_hears_its_own_error_and_nobody_else_does(
@@ -186,6 +210,46 @@ def test_a_subscriber_that_raises_hears_its_own_error_and_nobody_else_does(
     assert failed.wait(5)
     assert isinstance(errors[0], ZeroDivisionError)
     assert other.error is None
+
+
+def test_a_subscriber_that_leaves_and_then_raises_disturbs_nobody(client: MacpClient, session: DecisionSession) -> None:
+    stream = session.open_stream(replay=False)
+    other = Recorder()
+
+    def leave_and_raise(_envelope: Envelope) -> None:
+        subscription.dispose()
+        raise ZeroDivisionError
+
+    subscription = stream.subscribe(leave_and_raise, print)
+    stream.subscribe(other)
+    stream.send(vote(session))
+    other.wait(lambda heard: bool(heard.items or heard.error))
+    assert (len(other.items), other.error) == (1, None)
+
+
+def test_a_subscriber_that_raises_and_has_no_on_error_disturbs_nobody(
+    client: MacpClient, session: DecisionSession
+) -> None:
+    stream = session.open_stream(replay=False)
+    other = Recorder()
+    stream.subscribe(lambda _envelope: 1 // 0)  # type: ignore[arg-type,return-value]
+    stream.subscribe(other)
+    stream.send(vote(session))
+    other.wait(lambda heard: bool(heard.items or heard.error))
+    stream.close()
+    other.wait_for_end()
+    assert (len(other.items), other.completed) == (1, True)
+
+
+def test_a_subscriber_without_on_error_keeps_the_end_from_nobody(client: MacpClient) -> None:
+    stream = client.open_stream(new_session_id())  # an unknown session: the server ends the call
+    others = [Recorder(), Recorder()]
+    stream.subscribe(print)  # RxPY raises what it has no handler for
+    stream.subscribe(others[0])
+    stream.errors.subscribe(others[1])
+    for other in others:
+        other.wait_for_end()
+        assert isinstance(other.error, MacpTransportError)
 
 
 def test_pulling_and_subscribing_exclude_each_other(client: MacpClient, session: DecisionSession) -> None:

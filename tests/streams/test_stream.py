@@ -7,6 +7,7 @@ import inspect
 import itertools
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import reactivex as rx
@@ -15,10 +16,12 @@ from reactivex import operators as ops
 from reactivex.disposable import Disposable
 from reactivex.internal.exceptions import SequenceContainsNoElementsError
 from reactivex.observable.connectableobservable import ConnectableObservable
+from reactivex.scheduler import EventLoopScheduler
 
 from macp_rx import LoopClock, MacpOverflowError, MacpWouldBlockError, Stream, stream
-from macp_rx.streams.stream import Demand
+from macp_rx.streams.stream import Demand, Pull
 from macp_rx.transport.loop import LoopLease
+from tests.conftest import Recorder
 
 
 @pytest.fixture
@@ -37,10 +40,14 @@ class Counter:
         self._clock = clock
         self._limit = limit
         self._paused = False
+        self.paused = threading.Event()
+        self.told_elsewhere = False
         self.stream = Stream(Observable(self._subscribe), clock)
 
     def pause(self) -> None:
         self._paused = True
+        self.paused.set()
+        self.told_elsewhere |= not self._clock.on_own_thread()
 
     def resume(self) -> None:
         self._paused = False
@@ -64,6 +71,20 @@ class Counter:
         self._clock.schedule(lambda _scheduler, _state: self._turn())
 
 
+def turns(clock: LoopClock, count: int) -> threading.Event:
+    """Set after so many turns of the clock, in each of which a source that does not wait would emit."""
+    passed = threading.Event()
+
+    def turn(_scheduler: abc.SchedulerBase, left: int | None) -> None:
+        if left:
+            clock.schedule(turn, left - 1)
+        else:
+            passed.set()
+
+    clock.schedule(turn, count)
+    return passed
+
+
 def test_for_yields_every_item_and_ends(clock: LoopClock) -> None:
     assert list(Counter(clock, 1000).stream) == list(range(1, 1001))
 
@@ -72,9 +93,8 @@ def test_a_slow_reader_makes_the_source_wait(clock: LoopClock) -> None:
     source = Counter(clock, 5000)
     items = iter(source.stream)
     assert list(itertools.islice(items, 5)) == [1, 2, 3, 4, 5]
-    settled = threading.Event()
-    clock.schedule_relative(0.05, lambda _scheduler, _state: settled.set())
-    assert clock.wait(settled, 5)
+    assert clock.wait(source.paused, 5)
+    assert clock.wait(turns(clock, 500), 5)
     assert source.emitted <= 300  # 256 wait, and the source was told so
     assert list(items) == list(range(6, 5001))
 
@@ -83,11 +103,35 @@ def test_demand_reaches_the_source_through_operators_of_rxpy(clock: LoopClock) -
     source = Counter(clock, 3000)
     items = iter(source.stream.pipe(ops.map(str), ops.filter(bool), ops.scan(lambda total, _item: total + 1, 0)))
     next(items)
-    settled = threading.Event()
-    clock.schedule_relative(0.05, lambda _scheduler, _state: settled.set())
-    assert clock.wait(settled, 5)
+    assert clock.wait(source.paused, 5)
+    assert clock.wait(turns(clock, 500), 5)
     assert source.emitted <= 300
     assert sum(1 for _ in items) == 2999
+
+
+def test_a_source_is_told_on_its_clocks_thread_whoever_delivers(clock: LoopClock) -> None:
+    source, elsewhere = Counter(clock, 3000), EventLoopScheduler(exit_if_empty=True)
+    items = iter(source.stream.pipe(ops.observe_on(elsewhere)))
+    next(items)
+    assert clock.wait(source.paused, 5)
+    assert sum(1 for _ in items) == 2999
+    assert not source.told_elsewhere  # a call of grpc.aio cannot be paused there: it needs the running loop
+
+
+def test_a_source_that_cannot_even_be_left_costs_no_memory(clock: LoopClock) -> None:
+    """It emits inside subscribe, so that nobody has anything to dispose yet."""
+    pull = Pull[int](clock)
+
+    def flood(observer: abc.ObserverBase[int], _scheduler: abc.SchedulerBase | None = None) -> Disposable:
+        for number in range(10_000):
+            observer.on_next(number)
+        return Disposable()
+
+    pull.subscribe(Observable(flood))
+    assert [pull.take() for _ in range(4096)] == list(range(4096))
+    assert not pull.available
+    with pytest.raises(MacpOverflowError):
+        pull.wait()
 
 
 def test_where_demand_cannot_reach_the_bound_is_an_error_and_not_memory(clock: LoopClock) -> None:
@@ -179,6 +223,55 @@ def test_what_is_piped_is_a_stream_again(clock: LoopClock) -> None:
     assert isinstance(piped, Stream)
     assert piped.clock is clock
     assert list(piped) == ["1", "2", "3"]
+
+
+def test_a_sum_and_a_slice_are_streams_again(clock: LoopClock) -> None:
+    both = stream(rx.of(1, 2), clock) + stream(rx.of(3), clock)
+    both += rx.of(4)
+    assert isinstance(both, Stream)
+    assert list(both) == [1, 2, 3, 4]
+    assert list(both[1:3]) == [2, 3]
+
+
+class _Overtaken(LoopClock):
+    """Whoever schedules from another thread goes on only when the loop has come to schedule the same action again, and the
+    loop goes on only when the subscriber has subscribed."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.overtaken, self.subscribed = threading.Event(), threading.Event()
+        self._seen: list[object] = []
+
+    def schedule(self, action: abc.ScheduledAction[Any], state: Any = None) -> abc.DisposableBase:
+        again = action in self._seen
+        self._seen.append(action)
+        if not self.on_own_thread():
+            scheduled = super().schedule(action, state)
+            assert self.overtaken.wait(5)
+            return scheduled
+        if again:
+            self.loop.call_soon(self.overtaken.set)
+            self.loop.call_soon(self.subscribed.wait, 5)
+        return super().schedule(action, state)
+
+
+def test_a_pipeline_that_is_overtaken_while_it_is_subscribed_loses_nothing(clock: LoopClock) -> None:
+    slow, heard = _Overtaken(clock.loop), Recorder()
+    stream(rx.of(1), slow).pipe(ops.concat(rx.of(2), rx.of(3))).subscribe(heard)
+    slow.subscribed.set()
+    heard.wait_for_end()
+    assert heard.items == [1, 2, 3]
+
+
+def test_what_ends_while_it_is_subscribed_is_left(clock: LoopClock) -> None:
+    left = threading.Event()
+
+    def at_once(observer: abc.ObserverBase[int], _scheduler: abc.SchedulerBase | None = None) -> Disposable:
+        observer.on_next(1)
+        return Disposable(left.set)
+
+    assert stream(Observable(at_once), clock).pipe(ops.take(1)).run() == 1
+    assert left.wait(5)
 
 
 def test_a_connectable_keeps_its_connect(clock: LoopClock) -> None:

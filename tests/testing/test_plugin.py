@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import pytest
-from macp.modes.decision.v1.decision_pb2 import VotePayload
+import threading
+import time
 
-from macp_rx import AuthConfig, DecisionSession, MacpClient, Runtime
+import pytest
+import reactivex as rx
+from macp.modes.decision.v1.decision_pb2 import VotePayload
+from reactivex import operators as ops
+
+from macp_rx import AuthConfig, DecisionSession, MacpClient, MacpSessionError, Runtime
 from macp_rx import operators as mo
 from macp_rx.clock import VirtualClock
+from macp_rx.protocol.modes import decision
 from macp_rx.runtime import Server
+from macp_rx.testing import Marbles
+from tests.conftest import Recorder
 
 
 def test_a_marble_test_passes_without_a_word(pytester: pytest.Pytester) -> None:
@@ -59,6 +67,32 @@ def test_a_failure_is_the_tests_own_and_shows_both_lanes(
     result.stdout.fnmatch_lines([f"*{line}*" for line in told])
 
 
+def test_marbles_that_were_asked_for_by_name_run_too(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        def test_it(request):
+            marbles = request.getfixturevalue("marbles")
+            marbles.expect(marbles.hot("-a|")).to_be("-b|")
+    """)
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(failed=1)
+
+
+def test_an_expectation_after_the_run_is_refused(virtual_time: VirtualClock) -> None:
+    marbles = Marbles(virtual_time)
+    source = marbles.hot("-a|")
+    marbles.run()
+    with pytest.raises(MacpSessionError, match="have run already"):
+        marbles.expect(source).to_be("-b|")
+
+
+def test_a_frame_may_be_a_second_everywhere(virtual_time: VirtualClock) -> None:
+    marbles = Marbles(virtual_time, frame=1.0)
+    source = marbles.hot("--a--|")
+    marbles.expect(source.pipe(ops.take(1)), "-^").to_be("--(a |)")
+    marbles.expect_subscriptions(source).to_be("-^!")
+    marbles.run()
+    assert virtual_time.time == 5_000_000
+
+
 def test_a_subscription_that_is_left_is_a_failure(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("""
         def test_it(marbles):
@@ -95,6 +129,40 @@ def test_other_clocks_chance_and_threads_are_refused_while_virtual_time_runs(
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*was used while virtual time runs*"])
+
+
+def test_other_threads_keep_their_clocks(virtual_time: VirtualClock) -> None:
+    asked, told = threading.Event(), Recorder()
+
+    def ask() -> None:
+        asked.wait(5)
+        try:
+            told.on_next(time.monotonic())
+        except AssertionError as error:
+            told.on_error(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+
+    def wait_for_the_other(_scheduler: object, _state: object = None) -> None:
+        asked.set()
+        thread.join()
+
+    virtual_time.schedule(wait_for_the_other)
+    virtual_time.run_until_idle()
+    assert told.error is None
+
+
+def test_what_is_logged_under_virtual_time_is_logged(
+    macp_runtime: Runtime, virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An agent's refusal is logged by default."""
+    with MacpClient.embedded(agent="chair", runtime=macp_runtime) as client:
+        session = DecisionSession(client)
+        session.start(intent="log", participants=["chair"], ttl_ms=60_000)
+        session.join(lambda _events: rx.of(decision.vote("unknown", "APPROVE")))
+        virtual_time.advance_by(1)
+    assert "INVALID_ENVELOPE" in caplog.text
 
 
 def test_a_thread_that_is_left_is_an_error(pytester: pytest.Pytester) -> None:

@@ -10,8 +10,18 @@ from typing import Any
 import grpc
 import psutil
 import pytest
+from reactivex.scheduler import NewThreadScheduler
 
-from macp_rx import AuthConfig, DecisionSession, MacpClient, MacpSessionError, MacpTransportError, rpc_stream
+from macp_rx import (
+    AuthConfig,
+    DecisionSession,
+    MacpClient,
+    MacpSessionError,
+    MacpTimeoutError,
+    MacpTransportError,
+    rpc_stream,
+)
+from macp_rx.clock import VirtualClock
 from macp_rx.transport.loop import LoopLease
 from tests.conftest import RealServer, Recorder, os_threads
 
@@ -96,11 +106,52 @@ def test_a_provider_that_fails_fails_the_call_with_its_own_error(real_server: Re
         client.initialize()
 
 
+def test_a_provider_that_hangs_is_bounded_by_the_calls_timeout(real_server: RealServer) -> None:
+    async def hanging() -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    with MacpClient(target=real_server.target, secure=False, auth=AuthConfig.for_bearer(hanging)) as client:
+        heard = Recorder()
+        client.rx.initialize(timeout=0.05).subscribe(heard)
+        heard.wait_for_end()
+        assert isinstance(heard.error, MacpTimeoutError)
+        assert "the token provider gave no token within 0.05 s" in str(heard.error)
+
+
+@pytest.mark.parametrize("token", ["zoë", "two\nlines"])
+@pytest.mark.parametrize("provided", [False, True])
+def test_a_token_that_no_header_carries_is_an_error_of_our_tree(
+    real_server: RealServer, token: str, provided: bool
+) -> None:
+    auth = AuthConfig.for_bearer((lambda: token) if provided else token)
+    with MacpClient(target=real_server.target, secure=False, auth=auth) as client:
+        with pytest.raises(MacpTransportError, match="printable ASCII"):
+            client.initialize()
+        with pytest.raises(MacpTransportError, match="printable ASCII"):
+            list(client.watch_roots())
+
+
+def test_a_provider_that_returns_bytes_is_told_so(real_server: RealServer) -> None:
+    bytes_provider: Any = lambda: b"chair"  # noqa: E731
+    auth = AuthConfig.for_bearer(bytes_provider)
+    with (
+        MacpClient(target=real_server.target, secure=False, auth=auth) as client,
+        pytest.raises(MacpTransportError, match="no token but bytes"),
+    ):
+        client.initialize()
+
+
 def test_a_token_is_never_shown() -> None:
     auth = AuthConfig.for_bearer("s3cret", sender_hint="chair")
     assert "s3cret" not in repr(auth)
-    with pytest.raises(MacpSessionError):
-        AuthConfig.for_bearer("")
+
+
+@pytest.mark.parametrize("token", ["", "  ", "s3cret\n", None, b"s3cret"])
+def test_what_is_no_token_is_refused_at_once_and_not_shown(token: Any) -> None:
+    with pytest.raises(MacpSessionError, match="token") as refused:
+        AuthConfig.for_bearer(token)
+    assert "s3cret" not in str(refused.value)
 
 
 def test_no_credential_is_refused_by_the_runtime(real_server: RealServer) -> None:
@@ -151,6 +202,15 @@ def test_any_stream_of_any_stub_is_an_observable(real_server: RealServer, no_thr
             asyncio.run_coroutine_threadsafe(channel.close(), lease.clock.loop).result(5)
         channels.clear()
         lease.release()
+
+
+def test_a_stream_of_grpc_needs_a_loop() -> None:
+    unopened: Any = None
+    with pytest.raises(MacpSessionError, match=r"needs an asyncio loop, .* not a VirtualClock"):
+        rpc_stream(unopened, scheduler=VirtualClock())
+    threads: Any = NewThreadScheduler()
+    with pytest.raises(MacpSessionError, match="not a NewThreadScheduler"):
+        MacpClient(target="127.0.0.1:1", secure=False, scheduler=threads)
 
 
 def test_a_call_that_the_server_cancels_is_an_error_and_our_own_cancel_is_silence(no_thread_left: None) -> None:

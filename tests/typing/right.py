@@ -11,7 +11,7 @@ from macp.v1 import core_pb2, core_pb2_grpc, envelope_pb2, policy_pb2
 from reactivex import Observable, abc
 from reactivex import operators as ops
 
-from macp_rx import Accepted, Agent, AuthConfig, DecisionSession, MacpClient, Message, Stream, agents
+from macp_rx import Accepted, Agent, AuthConfig, DecisionSession, MacpClient, Message, Stream, agents, rpc_stream
 from macp_rx import operators as mo
 from macp_rx.protocol.modes import decision
 
@@ -50,6 +50,13 @@ async def grpc_aio_stub(channel: grpc.aio.Channel, request: core_pb2.SendRequest
     assert_type(await stub.Send(request), core_pb2.SendResponse)
     async for signal in stub.WatchSignals(core_pb2.WatchSignalsRequest()):
         assert_type(signal, core_pb2.WatchSignalsResponse)
+
+
+def any_stub(client: MacpClient, stub: core_pb2_grpc.MACPRuntimeServiceAsyncStub) -> None:
+    def watch() -> grpc.aio.UnaryStreamCall[core_pb2.WatchRootsRequest, core_pb2.WatchRootsResponse]:
+        return stub.WatchRoots(core_pb2.WatchRootsRequest())
+
+    assert_type(rpc_stream(watch, scheduler=client.clock), Stream[core_pb2.WatchRootsResponse])
 
 
 def chair(events: Observable[Accepted]) -> Observable[Message]:

@@ -25,6 +25,16 @@ class Mode(Protocol):
         ...
 
     @property
+    def TITLE(self) -> str:  # noqa: N802
+        """Its name, for people."""
+        ...
+
+    @property
+    def DESCRIPTION(self) -> str:  # noqa: N802
+        """What it is for, for people."""
+        ...
+
+    @property
     def DETERMINISM_CLASS(self) -> str:  # noqa: N802
         """How far its outcome follows from its history, as ListModes tells it."""
         ...
@@ -79,6 +89,8 @@ def _built_in(mode: Mode) -> Registered:
     descriptor = ModeDescriptor(
         mode=mode.MODE,
         mode_version="1.0.0",
+        title=mode.TITLE,
+        description=mode.DESCRIPTION,
         determinism_class=mode.DETERMINISM_CLASS,
         participant_model=mode.PARTICIPANT_MODEL,
         message_types=["SessionStart", *mode.MESSAGE_TYPES, "Commitment"],
@@ -88,7 +100,16 @@ def _built_in(mode: Mode) -> Registered:
     return Registered(mode, descriptor, standards_track=mode.MODE in STANDARD_MODES, built_in=True)
 
 
+# pyright checks that each module is a Mode; mypy takes no Final constant for a read-only property
 MODES: Final[Mapping[str, Registered]] = {
-    mode.MODE: _built_in(mode) for mode in (decision, proposal, task, handoff, quorum, multi_round)
+    registered.descriptor.mode: registered
+    for registered in (
+        _built_in(decision),  # type: ignore[arg-type]
+        _built_in(proposal),  # type: ignore[arg-type]
+        _built_in(task),  # type: ignore[arg-type]
+        _built_in(handoff),  # type: ignore[arg-type]
+        _built_in(quorum),  # type: ignore[arg-type]
+        _built_in(multi_round),  # type: ignore[arg-type]
+    )
 }
 """Every mode that is built in: the five of the standards track, then ``ext.multi_round.v1``."""

@@ -27,6 +27,7 @@ from macp_rx.protocol.validation import (
     validate_severity,
     validate_vote,
 )
+from macp_rx.protocol.wire import parse
 
 __all__ = [
     "MODE",
@@ -45,6 +46,8 @@ __all__ = [
 ]
 
 MODE: Final = DECISION
+TITLE: Final = "Decision"
+DESCRIPTION: Final = "Proposals are evaluated, objected to and voted on, and one commitment ends it"
 DETERMINISM_CLASS: Final = "semantic-deterministic"
 PARTICIPANT_MODEL: Final = "declared"
 MESSAGE_TYPES: Final = ("Proposal", "Evaluation", "Objection", "Vote")
@@ -173,6 +176,50 @@ class State:
     votes: Map[str, Map[str, VotePayload]] = field(default_factory=Map[str, Map[str, VotePayload]])
     commitment: CommitmentPayload | None = None
 
+    @property
+    def is_committed(self) -> bool:
+        """Whether it has been committed to."""
+        return self.commitment is not None
+
+    @property
+    def is_positive_outcome(self) -> bool:
+        """Whether it has been committed to with a positive sign."""
+        return self.commitment is not None and self.commitment.outcome_positive
+
+    def vote_totals(self) -> dict[str, int]:
+        """Proposal id -> how many approve it, for every proposal."""
+        return {proposal_id: self._count(proposal_id, "APPROVE") for proposal_id in sorted(self.proposals)}
+
+    def vote_ratio(self, proposal_id: str) -> float:
+        """The share of approvals among the decisive votes on this one proposal; 0 without such votes."""
+        approve, reject = self._count(proposal_id, "APPROVE"), self._count(proposal_id, "REJECT")
+        return approve / (approve + reject) if approve + reject else 0.0
+
+    def majority_winner(self) -> str | None:
+        """The proposal that more than half of its decisive votes approve, and most approve; None if there is no single one."""
+        carried = {one: total for one, total in self.vote_totals().items() if self.vote_ratio(one) > 0.5}
+        best = max(carried.values(), default=0)
+        winners = [one for one, total in carried.items() if total == best]
+        return winners[0] if len(winners) == 1 else None
+
+    def has_blocking_objection(self, proposal_id: str | None = None) -> bool:
+        """Whether somebody objects critically: to this proposal, or to any. Only a policy makes that a veto."""
+        return any(
+            said.severity == "critical" and proposal_id in (None, said.proposal_id) for _, said in self.objections or ()
+        )
+
+    def review_evaluations(self) -> tuple[EvaluationPayload, ...]:
+        """The evaluations that recommend REVIEW, which no policy counts."""
+        return tuple(said for _, said in self.evaluations or () if said.recommendation == "REVIEW")
+
+    def qualifying_evaluations(self) -> tuple[EvaluationPayload, ...]:
+        """The evaluations that a policy counts."""
+        return tuple(said for _, said in self.evaluations or () if said.recommendation != "REVIEW")
+
+    def _count(self, proposal_id: str, vote: str) -> int:
+        cast = self.votes.get(proposal_id)
+        return sum(said.vote == vote for said in cast.values()) if cast is not None else 0
+
 
 def as_json(state: State) -> dict[str, object]:
     """The state as the reference runtime keeps it."""
@@ -252,7 +299,7 @@ def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> Sta
         return replace(state, phase=Phase.COMMITTED, commitment=commitment)
     cls, check, apply = _RULES[envelope.message_type]
     try:
-        payload = cls.FromString(envelope.payload)
+        payload = parse(cls, envelope.payload)
         check(payload)
     except (DecodeError, MacpSessionError) as error:
         raise invalid(str(error)) from None

@@ -40,6 +40,8 @@ __all__ = [
 ]
 
 MODE: Final = HANDOFF
+TITLE: Final = "Handoff"
+DESCRIPTION: Final = "A responsibility is offered with its context, and accepted or declined"
 DETERMINISM_CLASS: Final = "context-frozen"
 PARTICIPANT_MODEL: Final = "delegated"
 MESSAGE_TYPES: Final = ("HandoffOffer", "HandoffContext", "HandoffAccept", "HandoffDecline")
@@ -125,9 +127,28 @@ class State:
         """The offer that waits for an answer."""
         return next((one for one in self.offers.values() if one.disposition == "Offered"), None)
 
+    def pending_handoffs(self) -> tuple[str, ...]:
+        """The ids of the offers that wait for an answer: one at most."""
+        return tuple(handoff_id for handoff_id, one in self.offers.items() if one.disposition == "Offered")
+
     def has_accepted_offer(self) -> bool:
         """Whether some offer was accepted."""
         return any(one.disposition == "Accepted" for one in self.offers.values())
+
+    def is_accepted(self, handoff_id: str) -> bool:
+        """Whether this offer was accepted."""
+        one = self.offers.get(handoff_id)
+        return one is not None and one.disposition == "Accepted"
+
+    def is_implicitly_accepted(self, handoff_id: str) -> bool:
+        """Whether this offer was accepted because nobody answered."""
+        one = self.offers.get(handoff_id)
+        return one is not None and one.implicit
+
+    def is_declined(self, handoff_id: str) -> bool:
+        """Whether this offer was declined."""
+        one = self.offers.get(handoff_id)
+        return one is not None and one.disposition == "Declined"
 
     def declined_targets(self) -> frozenset[str]:
         """Who has declined; they cannot be offered to again."""

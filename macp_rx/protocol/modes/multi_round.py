@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from typing import Final, cast
 
@@ -14,12 +15,15 @@ from macp_rx.protocol.binding import Binding, Instant
 from macp_rx.protocol.commitment import decode_commitment
 from macp_rx.protocol.messages import MULTI_ROUND, Message
 from macp_rx.protocol.modes.rules import initiator_commits, invalid, need_roster
-from macp_rx.protocol.strict_json import as_json_text, parse_json
+from macp_rx.protocol.strict_json import as_json_text
 from macp_rx.protocol.validation import validate_required_field
+from macp_rx.protocol.wire import parse
 
 __all__ = ["State", "as_json", "authorize", "contribute", "initial", "resolution", "step"]
 
 MODE: Final = MULTI_ROUND
+TITLE: Final = "Multi-round"
+DESCRIPTION: Final = "Everybody contributes a value, round by round, until all agree"
 DETERMINISM_CLASS: Final = "semantic-deterministic"
 PARTICIPANT_MODEL: Final = "peer"
 MESSAGE_TYPES: Final = ("Contribute",)
@@ -107,7 +111,7 @@ def _value(payload: bytes) -> str:
     if not payload:
         raise invalid("a contribution needs a payload")
     try:
-        message: ContributePayload | None = ContributePayload.FromString(payload)
+        message: ContributePayload | None = parse(ContributePayload, payload)
     except DecodeError:
         message = None
     canonical = message is not None and message.SerializeToString() == payload
@@ -120,9 +124,25 @@ def _value(payload: bytes) -> str:
 
 
 def _json_value(payload: bytes) -> str | None:
+    """The value of a JSON object's one member ``value``, or a list's one item: how the reference runtime reads a struct."""
     try:
-        said = parse_json(payload.decode())
-    except ValueError:
+        said: object = json.loads(payload.decode(), object_pairs_hook=tuple, parse_constant=_no_json)
+    except (ValueError, RecursionError):
         return None
-    value = cast("dict[str, object]", said).get("value") if isinstance(said, dict) else None
-    return value if isinstance(value, str) else None
+    if isinstance(said, tuple):
+        values = [value for name, value in cast("tuple[tuple[str, object], ...]", said) if name == "value"]
+    else:
+        values = cast("list[object]", said) if isinstance(said, list) else []
+    return values[0] if len(values) == 1 and isinstance(values[0], str) and _is_unicode(values[0]) else None
+
+
+def _no_json(constant: str) -> object:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True

@@ -37,6 +37,8 @@ class Passthrough:
 
     def __init__(self, descriptor: ModeDescriptor) -> None:
         self.MODE: str = descriptor.mode
+        self.TITLE: str = descriptor.title
+        self.DESCRIPTION: str = descriptor.description
         self.DETERMINISM_CLASS: str = descriptor.determinism_class
         self.PARTICIPANT_MODEL: str = descriptor.participant_model
         self.MESSAGE_TYPES: tuple[str, ...] = tuple(descriptor.message_types)

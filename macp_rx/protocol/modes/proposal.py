@@ -21,7 +21,7 @@ from macp_rx.protocol.commitment import decode_commitment
 from macp_rx.protocol.messages import PROPOSAL, Message
 from macp_rx.protocol.modes import rules
 from macp_rx.protocol.modes.rules import Link, decoded, forbidden, invalid, need_roster
-from macp_rx.protocol.validation import validate_required_field
+from macp_rx.protocol.validation import is_blank, validate_required_field
 
 __all__ = [
     "State",
@@ -37,6 +37,8 @@ __all__ = [
 ]
 
 MODE: Final = PROPOSAL
+TITLE: Final = "Proposal"
+DESCRIPTION: Final = "Proposals and counter-proposals, until all who must agree do, or one rejects for good"
 DETERMINISM_CLASS: Final = "semantic-deterministic"
 PARTICIPANT_MODEL: Final = "peer"
 MESSAGE_TYPES: Final = ("Proposal", "CounterProposal", "Accept", "Reject", "Withdraw")
@@ -176,6 +178,19 @@ class State:
         """The ids of the proposals that were not withdrawn."""
         return tuple(sorted(proposal_id for proposal_id, one in self.proposals.items() if one.live))
 
+    def is_accepted(self, proposal_id: str) -> bool:
+        """Whether those accept this proposal now who must."""
+        one = self.proposals.get(proposal_id)
+        return one is not None and one.live and self._is_accepted(proposal_id)
+
+    def has_terminal_rejection(self) -> bool:
+        """Whether somebody's rejection ends the negotiation."""
+        return bool(self.terminal_rejections)
+
+    def is_terminally_rejected(self, proposal_id: str) -> bool:
+        """Whether a rejection of this proposal ends the negotiation."""
+        return any(said.proposal_id == proposal_id for said in self.terminal_rejections)
+
 
 def as_json(state: State) -> dict[str, object]:
     """The state as the reference runtime keeps it."""
@@ -247,7 +262,7 @@ def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> Sta
 
 
 def _propose(state: State, sender: str, proposed: ProposalPayload | CounterProposalPayload) -> State:
-    if not proposed.proposal_id.strip():
+    if is_blank(proposed.proposal_id):
         raise invalid("proposal_id is blank")
     if proposed.proposal_id in state.proposals:
         raise invalid(f"proposal {proposed.proposal_id!r} exists already")
@@ -255,7 +270,7 @@ def _propose(state: State, sender: str, proposed: ProposalPayload | CounterPropo
 
 
 def _counter(session: Binding, state: State, sender: str, proposed: CounterProposalPayload) -> State:
-    if not proposed.proposal_id.strip() or not proposed.supersedes_proposal_id.strip():
+    if is_blank(proposed.proposal_id) or is_blank(proposed.supersedes_proposal_id):
         raise invalid("proposal_id and supersedes_proposal_id must not be blank")
     after = _propose(state, sender, proposed)
     if proposed.supersedes_proposal_id not in state.proposals:  # it may have been withdrawn

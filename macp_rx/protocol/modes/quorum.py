@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 MODE: Final = QUORUM
+TITLE: Final = "Quorum"
+DESCRIPTION: Final = "A request is approved by so many participants, or can no longer be"
 DETERMINISM_CLASS: Final = "semantic-deterministic"
 PARTICIPANT_MODEL: Final = "quorum"
 MESSAGE_TYPES: Final = ("ApprovalRequest", "Approve", "Reject", "Abstain")
@@ -92,6 +94,7 @@ class State:
     """What was accepted in a quorum session.
 
     Attributes:
+        participants: who may cast a ballot.
         request: what approval is asked for; one per session.
         requested_by: by whom.
         ballots: sender -> ballot; the first stands.
@@ -99,6 +102,7 @@ class State:
         required: how many approvals are enough: what the policy says, else what was asked for.
     """
 
+    participants: tuple[str, ...]
     request: ApprovalRequestPayload | None = None
     requested_by: str = ""
     ballots: Map[str, Ballot] = field(default_factory=Map[str, Ballot])
@@ -109,10 +113,22 @@ class State:
         """Whether enough have approved."""
         return self.request is not None and self.approvals >= self.required
 
-    def is_threshold_unreachable(self, participants: int) -> bool:
+    def is_threshold_unreachable(self) -> bool:
         """Whether the ballots that are missing can no longer make it enough."""
-        missing = participants - len(self.ballots)
+        missing = len(self.participants) - len(self.ballots)
         return self.request is not None and self.approvals + missing < self.required
+
+    def commitment_ready(self) -> bool:
+        """Whether a commitment is possible: enough have approved, or no longer can."""
+        return self.has_quorum() or self.is_threshold_unreachable()
+
+    def remaining_votes_needed(self) -> int:
+        """How many more approvals are needed."""
+        return max(0, self.required - self.approvals)
+
+    def voted_senders(self) -> frozenset[str]:
+        """Who has cast a ballot."""
+        return frozenset(self.ballots)
 
     def count(self, choice: str) -> int:
         """How many ballots say ``Approve``, ``Reject`` or ``Abstain``."""
@@ -151,7 +167,7 @@ def as_json(state: State) -> dict[str, object]:
 def initial(session: Binding) -> State:
     """The state at the start; refuses an empty roster."""
     need_roster(session)
-    return State()
+    return State(session.participants)
 
 
 def authorize(session: Binding, sender: str, message_type: str) -> None:
@@ -172,7 +188,7 @@ def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> Sta
             return _ballot(state, envelope, decoded(envelope, AbstainPayload))
         case "Commitment":
             commitment = decode_commitment(session, envelope.payload)
-            if not (state.has_quorum() or state.is_threshold_unreachable(len(session.participants))):
+            if not state.commitment_ready():
                 raise invalid("enough have neither approved nor become unable to")
             reasons = tuple(denials(session.policy, state, positive=commitment.outcome_positive))
             if reasons:

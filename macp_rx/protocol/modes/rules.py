@@ -13,6 +13,7 @@ from macp.v1.envelope_pb2 import Envelope
 from macp_rx.errors import MacpRefusedError
 from macp_rx.protocol.binding import Binding
 from macp_rx.protocol.commitment import check_authority
+from macp_rx.protocol.wire import parse
 
 __all__ = ["Link", "authorize", "decoded", "forbidden", "initiator_commits", "invalid", "need_roster"]
 
@@ -33,7 +34,7 @@ def forbidden(message: str) -> MacpRefusedError:
 def decoded(envelope: Envelope, cls: type[M]) -> M:
     """The payload; empty bytes are a message with every field at its default. Raises INVALID_ENVELOPE."""
     try:
-        return cls.FromString(envelope.payload)
+        return parse(cls, envelope.payload)
     except DecodeError:
         raise invalid(f"the payload is no {cls.__name__}") from None
 

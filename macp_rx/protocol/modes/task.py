@@ -41,6 +41,8 @@ __all__ = [
 ]
 
 MODE: Final = TASK
+TITLE: Final = "Task"
+DESCRIPTION: Final = "One task is asked for, taken on, reported on and settled"
 DETERMINISM_CLASS: Final = "structural-only"
 PARTICIPANT_MODEL: Final = "orchestrated"
 MESSAGE_TYPES: Final = ("TaskRequest", "TaskAccept", "TaskReject", "TaskUpdate", "TaskComplete", "TaskFail")
@@ -132,6 +134,8 @@ class State:
     """What was accepted in a task session.
 
     Attributes:
+        initiator: who started the session.
+        participants: who may work.
         task: what is to be done; one per session.
         requester: who asked.
         active_assignee: who has it now; the first to accept.
@@ -139,8 +143,11 @@ class State:
         updates: (sender, update), as a list that shares structure.
         report: the completion or the failure; after it nothing is updated.
         reporter: whose.
+        committed: a commitment was accepted.
     """
 
+    initiator: str
+    participants: tuple[str, ...]
     task: TaskRequestPayload | None = None
     requester: str = ""
     active_assignee: str | None = None
@@ -148,6 +155,42 @@ class State:
     updates: Link[tuple[str, TaskUpdatePayload]] | None = None
     report: TaskCompletePayload | TaskFailPayload | None = None
     reporter: str = ""
+    committed: bool = False
+
+    @property
+    def phase(self) -> str:
+        """``Pending``, ``Requested``, ``InProgress``, ``Completed``, ``Failed`` or ``Committed``."""
+        if self.committed:
+            return "Committed"
+        if self.report is not None:
+            return "Completed" if self.is_completed() else "Failed"
+        if self.active_assignee is not None:
+            return "InProgress"
+        return "Pending" if self.task is None else "Requested"
+
+    def is_retryable(self) -> bool:
+        """Whether the task failed in a way that may pass."""
+        return isinstance(self.report, TaskFailPayload) and self.report.retryable
+
+    def declined_participants(self) -> frozenset[str]:
+        """Who has rejected the task; none of them can accept it any more."""
+        return frozenset(rejection.assignee for rejection in self.rejections)
+
+    def is_eligible(self, participant: str) -> bool:
+        """Whether the task is this participant's to take: the named one's, else anybody's but the initiator's."""
+        named = self.task.requested_assignee if self.task else ""
+        return participant == named if named else participant in self.participants and participant != self.initiator
+
+    def can_accept(self, participant: str) -> bool:
+        """Whether this participant can take the task now, as far as the policy lets a task be taken twice."""
+        free = self.task is not None and self.active_assignee is None and self.report is None
+        return free and not self.has_declined(participant) and self.is_eligible(participant)
+
+    def negative_commit_eligible(self) -> bool:
+        """Whether the one it was meant for never took it on, so that it can be given up without a report."""
+        named = self.task.requested_assignee if self.task else ""
+        declined = any(one.assignee == named and not one.while_assigned for one in self.rejections)
+        return bool(named) and self.active_assignee is None and declined
 
     def is_completed(self) -> bool:
         """Whether the task was reported done."""
@@ -226,7 +269,7 @@ def initial(session: Binding) -> State:
     """The state at the start; there must be somebody besides the initiator."""
     if all(participant == session.initiator for participant in session.participants):
         raise invalid("a task needs a participant besides the initiator")
-    return State()
+    return State(session.initiator, session.participants)
 
 
 def authorize(session: Binding, sender: str, message_type: str) -> None:
@@ -252,12 +295,12 @@ def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> Sta
             return _report(state, sender, decoded(envelope, TaskFailPayload))
         case "Commitment":
             commitment = decode_commitment(session, envelope.payload)
-            if state.report is None and not (_declined_by_name(state) and not commitment.outcome_positive):
+            if state.report is None and (commitment.outcome_positive or not state.negative_commit_eligible()):
                 raise invalid("the task was neither completed nor failed, nor declined by the one it was meant for")
             reasons = tuple(denials(session.policy, state, positive=commitment.outcome_positive))
             if reasons:
                 raise denied(reasons)
-            return state
+            return replace(state, committed=True)
         case other:
             raise invalid(f"task mode has no {other!r}")
 
@@ -274,7 +317,7 @@ def _request(session: Binding, state: State, envelope: Envelope) -> State:
 
 
 def _accept(session: Binding, state: State, sender: str, accepted: TaskAcceptPayload) -> State:
-    task = _known(state, accepted.task_id)
+    _check_known(state, accepted.task_id)
     if state.active_assignee is not None:
         raise invalid(f"{state.active_assignee!r} has the task")
     if state.has_declined(sender):
@@ -282,12 +325,12 @@ def _accept(session: Binding, state: State, sender: str, accepted: TaskAcceptPay
     if any(rejection.while_assigned for rejection in state.rejections):
         _check_reassignable(session)
     _check_named(accepted.assignee, sender)
-    _check_eligible(session, task, sender)
+    _check_eligible(state, sender)
     return replace(state, active_assignee=sender)
 
 
 def _reject(session: Binding, state: State, sender: str, rejected: TaskRejectPayload) -> State:
-    task = _known(state, rejected.task_id)
+    _check_known(state, rejected.task_id)
     while_assigned = state.active_assignee == sender
     if while_assigned:
         _check_reassignable(session)
@@ -295,7 +338,7 @@ def _reject(session: Binding, state: State, sender: str, rejected: TaskRejectPay
         raise invalid(f"{state.active_assignee!r} has the task")
     _check_named(rejected.assignee, sender)
     if not while_assigned:
-        _check_eligible(session, task, sender)
+        _check_eligible(state, sender)
     if state.has_declined(sender):
         raise invalid(f"{sender!r} has rejected the task before")
     return replace(
@@ -318,14 +361,13 @@ def _report(state: State, sender: str, report: TaskCompletePayload | TaskFailPay
     return replace(state, report=report, reporter=sender)
 
 
-def _known(state: State, task_id: str) -> TaskRequestPayload:
+def _check_known(state: State, task_id: str) -> None:
     if state.task is None or state.task.task_id != task_id:
         raise invalid(f"there is no task {task_id!r}")
-    return state.task
 
 
 def _check_working(state: State, sender: str, task_id: str) -> None:
-    _known(state, task_id)
+    _check_known(state, task_id)
     if state.report is not None or sender != state.active_assignee:
         raise forbidden("only who has the task reports on it, and nothing follows the report")
 
@@ -335,18 +377,9 @@ def _check_named(named: str, sender: str) -> None:
         raise invalid(f"{sender!r} cannot speak in the name of {named!r}")
 
 
-def _check_eligible(session: Binding, task: TaskRequestPayload, sender: str) -> None:
-    if task.requested_assignee:
-        eligible = sender == task.requested_assignee
-    else:
-        eligible = sender in session.participants and sender != session.initiator
-    if not eligible:
+def _check_eligible(state: State, sender: str) -> None:
+    if not state.is_eligible(sender):
         raise forbidden(f"the task is not {sender!r}'s to take")
-
-
-def _declined_by_name(state: State) -> bool:
-    named = state.task.requested_assignee if state.task else ""
-    return bool(named) and state.active_assignee is None and state.has_declined(named)
 
 
 def _check_reassignable(session: Binding) -> None:
