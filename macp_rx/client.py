@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
@@ -16,7 +14,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import SerialDisposable
 
 from macp_rx.clock import Clock, LoopClock, loop_clock
-from macp_rx.errors import GRPC_STATUS, MacpAckError, MacpClosedError, MacpRefusedError, MacpSessionError
+from macp_rx.errors import GRPC_STATUS, MacpAckError, MacpRefusedError, MacpSessionError
 from macp_rx.protocol.messages import MACP_VERSION, Accepted
 from macp_rx.protocol.validation import (
     validate_confidence,
@@ -32,7 +30,8 @@ from macp_rx.streams.session import history, session_events
 from macp_rx.streams.source import watch
 from macp_rx.streams.stream import Demand, Stream
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import Method, Transport, method
+from macp_rx.transport.base import Method, method
+from macp_rx.transport.connection import Connection
 from macp_rx.transport.grpc import ChannelOptions, GrpcTransport
 from macp_rx.transport.loop import LoopLease
 
@@ -84,54 +83,10 @@ WATCH_SESSIONS: Final = method("WatchSessions", core_pb2.WatchSessionsRequest, c
 WATCH_POLICIES: Final = method("WatchPolicies", policy_pb2.WatchPoliciesRequest, policy_pb2.WatchPoliciesResponse)
 
 
-class _Connection:
-    """What clients that share a connection share: the transport, and what to do after its end."""
-
-    def __init__(self, transport: Transport, release: Callable[[], None]) -> None:
-        self.transport = transport
-        self._release = release
-        self._closing = threading.Lock()
-        self._closed = threading.Event()
-
-    def close(self, then: Callable[[], None]) -> bool:
-        """Starts closing; ``then`` is called at the end. False if another call has done so before."""
-        if not self._closing.acquire(blocking=False):
-            return False
-
-        def closed() -> None:
-            self._closed.set()
-            then()
-
-        try:
-            self.transport.clock.run_soon(lambda: self.transport.close(closed))
-        except MacpClosedError:  # the loop was handed over and is closed: so is every call on it
-            closed()
-        return True
-
-    def close_and_wait(self) -> None:
-        clock = self.transport.clock
-        if clock.on_own_thread():
-            self.close(self._release)
-        elif self.close(lambda: None):
-            clock.wait(self._closed)
-            self._release()
-
-    async def close_and_await(self) -> None:
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
-
-        def end() -> None:
-            loop.call_soon_threadsafe(ended.set_result, None)
-
-        if self.close(end):
-            await ended
-            self._release()
-
-
 class _Calls:
     """Every RPC, written once. Blocking on a `MacpClient`, reactive on its ``rx``."""
 
-    def __init__(self, connection: _Connection, auth: AuthConfig | None, default_timeout: float | None) -> None:
+    def __init__(self, connection: Connection, auth: AuthConfig | None, default_timeout: float | None) -> None:
         self._connection = connection
         self.auth = auth
         self.default_timeout = default_timeout
@@ -139,11 +94,11 @@ class _Calls:
     @property
     def clock(self) -> Clock:
         """What everything of this client runs on; hand it to timed operators."""
-        return self._connection.transport.clock
+        return self._connection.clock
 
     def _ask(self, rpc: Method[Req, Res], request: Req, timeout: float | None, unwrap: Callable[[Res], T]) -> Stream[T]:
         return Reply(
-            self._connection.transport,
+            self._connection,
             rpc,
             request,
             unwrap,
@@ -155,7 +110,7 @@ class _Calls:
         return self._ask(rpc, request, timeout, _as_it_is)
 
     def _watch(self, rpc: Method[Req, Res], request: Req, timeout: float | None) -> Stream[Res]:
-        return watch(self._connection.transport, rpc, request, auth=self.auth, timeout=timeout)
+        return watch(self._connection, rpc, request, auth=self.auth, timeout=timeout)
 
     # Handshake and discovery
 
@@ -300,7 +255,7 @@ class _Calls:
         """
         if self.auth is None:
             raise MacpSessionError("a session stream needs a credential: MacpClient(…, auth=AuthConfig.for_…)")
-        return MacpStream(self._connection.transport, self.auth, session_id, after_sequence)
+        return MacpStream(self._connection, self.auth, session_id, after_sequence)
 
     def session_events(self, session_id: str, after_sequence: int = 0) -> Stream[Accepted]:
         """Replays what a session accepted, goes on live, and completes when the session ends. Cold: one RPC each.
@@ -318,12 +273,12 @@ class _Calls:
             MacpStreamError: FORBIDDEN, for one who is neither initiator nor participant nor observer.
         """
         validate_session_id(session_id)
-        return session_events(self._connection.transport, session_id, after_sequence, auth=self.auth)
+        return session_events(self._connection, session_id, after_sequence, auth=self.auth)
 
     def history(self, session_id: str, after_sequence: int = 0) -> Stream[Accepted]:
         """What a session has accepted by now, and then completion. Arguments and errors as `session_events`."""
         validate_session_id(session_id)
-        return history(self._connection.transport, session_id, after_sequence, auth=self.auth)
+        return history(self._connection, session_id, after_sequence, auth=self.auth)
 
     # Sessions
 
@@ -370,7 +325,7 @@ class _Calls:
         def subscribe(
             observer: abc.ObserverBase[core_pb2.SessionMetadata], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
-            pages = _Pages(lambda token: self._page(page_size, token, None), observer)
+            pages = _Pages(lambda token: self._page(page_size, token, None), observer, scheduler)
             if isinstance(scheduler, Demand):
                 scheduler.add(pages)
             pages.ask("")
@@ -486,15 +441,19 @@ class _Pages(abc.DisposableBase):
         self,
         page: Callable[[str], Stream[core_pb2.ListSessionsResponse]],
         observer: abc.ObserverBase[core_pb2.SessionMetadata],
+        scheduler: abc.SchedulerBase | None,
     ) -> None:
         self._page = page
         self._observer = observer
+        self._scheduler = scheduler
         self._asking = SerialDisposable()
         self._paused = False
         self._next: str | None = None
 
     def ask(self, token: str) -> None:
-        self._asking.disposable = self._page(token).subscribe(self._take, self._observer.on_error)
+        self._asking.disposable = self._page(token).subscribe(
+            self._take, self._observer.on_error, scheduler=self._scheduler
+        )
 
     def _take(self, response: core_pb2.ListSessionsResponse) -> None:
         for session in response.sessions:
@@ -570,7 +529,7 @@ class MacpClient(_Calls, Blocking):
         else:
             clock = loop_clock(scheduler)
         transport = GrpcTransport(target, clock=clock, credentials=credentials, options=options)
-        super().__init__(_Connection(transport, release), auth, default_timeout)
+        super().__init__(Connection(transport, release), auth, default_timeout)
         self.target = target
 
     @classmethod
@@ -593,7 +552,7 @@ class MacpClient(_Calls, Blocking):
             runtime = Runtime()
             release = runtime.close
         client = cls.__new__(cls)
-        connection = _Connection(runtime.connect(), release)
+        connection = Connection(runtime.connect(), release)
         _Calls.__init__(client, connection, AuthConfig.for_dev_agent(agent), default_timeout)
         client.target = "embedded"
         return client
@@ -620,11 +579,11 @@ class MacpClient(_Calls, Blocking):
 
         Nothing is left on return, except when called on the client's own loop, where it cannot wait: use ``aclose`` there.
         """
-        self._connection.close_and_wait()
+        self._connection.close()
 
     async def aclose(self) -> None:
         """The same without blocking the running loop; nothing is left afterwards."""
-        await self._connection.close_and_await()
+        await self._connection.aclose()
 
     def __enter__(self) -> Self:
         """The client itself."""

@@ -11,9 +11,11 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 from reactivex.observer import AutoDetachObserver
 
+from macp_rx.streams.source import waited_on
 from macp_rx.streams.stream import Stream, running
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import Method, Receiver, Transport
+from macp_rx.transport.base import Method, Receiver
+from macp_rx.transport.connection import Connection
 
 __all__ = ["Reply"]
 
@@ -30,7 +32,7 @@ class Reply(Stream[T_co]):
         reply      ---r|
 
     Args:
-        transport: what carries it.
+        connection: what carries it.
         method: which RPC.
         request: its request.
         unwrap: what to emit of the response; what it raises is the stream's error.
@@ -40,7 +42,7 @@ class Reply(Stream[T_co]):
 
     def __init__(
         self,
-        transport: Transport,
+        connection: Connection,
         method: Method[Req, Res],
         request: Req,
         unwrap: Callable[[Res], T_co],
@@ -49,14 +51,17 @@ class Reply(Stream[T_co]):
         timeout: float | None,
     ) -> None:
         def start(receiver: Receiver[T_co]) -> Callable[[], None]:
-            return transport.unary(method, request, _Unwrapping(unwrap, receiver), auth=auth, timeout=timeout)
+            return connection.transport.unary(
+                method, request, _Unwrapping(unwrap, receiver), auth=auth, timeout=timeout
+            )
 
         def subscribe(
             observer: abc.ObserverBase[T_co], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
-            return running(transport.clock, lambda: start(observer), observer)
+            return running(connection.clock, lambda: waited_on(connection, start(observer), scheduler), observer)
 
-        super().__init__(Observable(subscribe), transport.clock)
+        super().__init__(Observable(subscribe), connection.clock)
+        self._connection = connection
         self._start = start
 
     def subscribe(
@@ -83,10 +88,13 @@ class Reply(Stream[T_co]):
         if not (self.clock.runs_by_itself and self.clock.on_own_thread()):
             return (yield from super().__await__())
         future: asyncio.Future[T_co] = asyncio.get_running_loop().create_future()
-        cancel = self._start(_Resolving(future))
+        resolving = _Resolving(future)
+        cancel = self._start(resolving)
+        forget = self._connection.waited_on(resolving.on_error)
         try:
             return (yield from future)
         finally:
+            forget()
             cancel()
 
 

@@ -10,10 +10,11 @@ from reactivex import Observable, abc
 
 from macp_rx.errors import MacpSessionError, MacpStreamError
 from macp_rx.protocol.messages import Accepted
-from macp_rx.streams.source import on_demand
+from macp_rx.streams.source import on_demand, waited_on
 from macp_rx.streams.stream import Stream, running
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import Transport, method
+from macp_rx.transport.base import method
+from macp_rx.transport.connection import Connection
 
 __all__ = ["STREAM_SESSION", "history", "session_events", "subscribe_frame"]
 
@@ -28,7 +29,7 @@ def subscribe_frame(session_id: str, after_sequence: int) -> core_pb2.StreamSess
 
 
 def session_events(
-    transport: Transport, session_id: str, after_sequence: int, *, auth: AuthConfig | None
+    connection: Connection, session_id: str, after_sequence: int, *, auth: AuthConfig | None
 ) -> Stream[Accepted]:
     """Replays what a session accepted, goes on live, and completes with the commitment that resolves the session.
 
@@ -37,7 +38,7 @@ def session_events(
         after_sequence=2   ----v-v-(C|)
 
     Args:
-        transport: what carries it.
+        connection: what carries it.
         session_id: which session.
         after_sequence: start behind this position; 0 starts with the SessionStart.
         auth: who is reading: the initiator, a participant or an observer.
@@ -45,10 +46,12 @@ def session_events(
     Errors:
         MacpTransportError, such as NOT_FOUND for an unknown session; MacpStreamError FORBIDDEN for an outsider.
     """
-    return _read(transport, session_id, after_sequence, auth, finite=False)
+    return _read(connection, session_id, after_sequence, auth, finite=False)
 
 
-def history(transport: Transport, session_id: str, after_sequence: int, *, auth: AuthConfig | None) -> Stream[Accepted]:
+def history(
+    connection: Connection, session_id: str, after_sequence: int, *, auth: AuthConfig | None
+) -> Stream[Accepted]:
     """What a session has accepted by now, and then completion.
 
     Subscribes and half-closes: the server replays what it holds and ends the call with OK, which is the only
@@ -56,11 +59,11 @@ def history(transport: Transport, session_id: str, after_sequence: int, *, auth:
 
     Args and errors as `session_events`.
     """
-    return _read(transport, session_id, after_sequence, auth, finite=True)
+    return _read(connection, session_id, after_sequence, auth, finite=True)
 
 
 def _read(
-    transport: Transport, session_id: str, after_sequence: int, auth: AuthConfig | None, *, finite: bool
+    connection: Connection, session_id: str, after_sequence: int, auth: AuthConfig | None, *, finite: bool
 ) -> Stream[Accepted]:
     frame = subscribe_frame(session_id, after_sequence)
 
@@ -69,14 +72,14 @@ def _read(
     ) -> abc.DisposableBase:
         def start() -> Callable[[], None]:
             receiver = _Numbered(observer, after_sequence, finite=finite)
-            call = transport.stream(STREAM_SESSION, [frame], receiver, auth=auth)
+            call = connection.transport.stream(STREAM_SESSION, [frame], receiver, auth=auth)
             if finite:
                 call.half_close()
-            return on_demand(call, scheduler)
+            return waited_on(connection, on_demand(call, scheduler), scheduler)
 
-        return running(transport.clock, start, observer)
+        return running(connection.clock, start, observer)
 
-    return Stream(Observable(subscribe), transport.clock)
+    return Stream(Observable(subscribe), connection.clock)
 
 
 class _Numbered:
