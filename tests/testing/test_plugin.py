@@ -64,7 +64,30 @@ def test_a_failure_is_the_tests_own_and_shows_both_lanes(
     """)
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines([f"*{line}*" for line in told])
+    result.stdout.fnmatch_lines(["*the marbles differ (*.py:3)*", *(f"*{line}*" for line in told)])
+
+
+def test_a_failure_shows_who_said_what_and_where_it_was_expected(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_votes="""
+        from macp_rx.protocol.modes import decision
+        from macp_rx.testing import said
+
+        def test_it(marbles):
+            voices = {"v": said("alice", decision.vote("p1", "APPROVE")), "w": said("alice", decision.vote("p1", "REJECT"))}
+            source = marbles.hot("-v-|", voices)
+            marbles.expect(source).to_be("-v-|", voices)
+            marbles.expect(source).to_be("-w-|", voices)
+    """
+    )
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result.stdout.fnmatch_lines(
+        [
+            "*the marbles differ (test_votes.py:8)",
+            'at 1ms: expected Vote(proposal_id: "p1" vote: "REJECT") from alice at 1ms, '
+            'got Accepted(1, Vote(proposal_id: "p1" vote: "APPROVE") from alice) at 1ms',
+        ]
+    )
 
 
 def test_marbles_that_were_asked_for_by_name_run_too(pytester: pytest.Pytester) -> None:
