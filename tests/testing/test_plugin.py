@@ -214,6 +214,25 @@ def test_a_call_that_is_left_is_an_error(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*1 call(s) to the embedded runtime were left open*"])
 
 
+def test_a_task_that_is_left_is_an_error(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import asyncio
+        from macp_rx import AuthConfig, MacpClient
+
+        async def forgotten():
+            asyncio.current_task().set_name("forgotten")
+            await asyncio.Event().wait()
+
+        def test_it(macp_server):
+            with MacpClient(target=macp_server.target, secure=False, auth=AuthConfig.for_dev_agent("chair")) as client:
+                client.initialize()
+                asyncio.run_coroutine_threadsafe(forgotten(), client.clock.loop)
+    """)
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*left tasks behind: forgotten*"])
+
+
 def test_a_session_under_virtual_time(macp_runtime: Runtime) -> None:
     """Client, transport, runtime and agents share one clock and one thread: 23 hours pass in no time."""
     clock = macp_runtime.clock
