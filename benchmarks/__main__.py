@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks import Row, clock, imports, many_streams, reading, unary
+from benchmarks import Row, clock, imports, many_streams, reading, runtime, unary
 
 SUITES: dict[str, Callable[[int], Iterable[Row]]] = {
     "reading": reading.rows,
@@ -17,6 +17,7 @@ SUITES: dict[str, Callable[[int], Iterable[Row]]] = {
     "unary": unary.rows,
     "imports": imports.rows,
     "clock": clock.rows,
+    "runtime": runtime.rows,
 }
 
 BEGIN, END = "<!-- table -->", "<!-- /table -->"

@@ -17,7 +17,7 @@ from macp.modes.decision.v1.decision_pb2 import EvaluationPayload, ProposalPaylo
 from macp.v1 import core_pb2, core_pb2_grpc
 from macp.v1.envelope_pb2 import Envelope
 
-__all__ = ["AGENT", "METADATA", "binary", "open_sessions", "running_server", "session_with"]
+__all__ = ["AGENT", "CONFIGURATION", "METADATA", "VERSION", "binary", "open_sessions", "running_server", "session_with"]
 
 AGENT = "bench"
 METADATA = (("authorization", f"Bearer {AGENT}"),)

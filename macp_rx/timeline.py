@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeVar, cast
 
-from google.protobuf import json_format, symbol_database
+from google.protobuf import symbol_database
+from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Protobuf
 from macp.v1.envelope_pb2 import Envelope
 from reactivex import Observable, abc
@@ -22,6 +23,7 @@ from reactivex.disposable import CompositeDisposable, Disposable
 from macp_rx.clock import VirtualClock
 from macp_rx.errors import MacpSessionError
 from macp_rx.marbles import FRAME, Mark, draw, finest, parse
+from macp_rx.protocol import canonical
 from macp_rx.protocol.messages import Accepted
 
 __all__ = ["Completed", "Event", "Failed", "Next", "Notification", "Recorder", "Span", "Timeline", "exactly_equal"]
@@ -333,12 +335,11 @@ def from_json(value: object) -> Any:
         case "bytes":
             return base64.b64decode(found["base64"])
         case "accepted":
-            return Accepted(found["sequence"], json_format.ParseDict(found["envelope"], Envelope()))
+            return Accepted(found["sequence"], cast("Envelope", _message_from_json(found["envelope"], Envelope)))
         case "error":
             return _error(_class(found["type"], Exception), from_json(found["args"]), found.get("attributes"))
         case str(path) if "message" in found:
-            message = symbol_database.Default().GetSymbol(path)()
-            return json_format.ParseDict(found["message"], message)
+            return _message_from_json(found["message"], symbol_database.Default().GetSymbol(path))
         case str(path) if "name" in found:
             return _class(path, Enum)[found["name"]]
         case path:
@@ -354,8 +355,21 @@ def _error(cls: type[Exception], args: list[object], attributes: object) -> Exce
     return error
 
 
-def _message_to_json(message: Protobuf) -> dict[str, object]:
-    return json_format.MessageToDict(message, preserving_proto_field_name=True)
+def _message_to_json(message: Protobuf) -> object:
+    """MACP canonical JSON; for a message that it cannot say, its bytes in base64."""
+    try:
+        return canonical.to_json(message)
+    except MacpSessionError:
+        return base64.b64encode(message.SerializeToString()).decode()
+
+
+def _message_from_json(value: object, into: type[Protobuf]) -> Protobuf:
+    if not isinstance(value, str):
+        return canonical.from_json(value, into)
+    try:
+        return into.FromString(base64.b64decode(value))
+    except DecodeError as error:
+        raise MacpSessionError(f"these bytes are no {into.DESCRIPTOR.full_name}: {value!r}") from error
 
 
 def _path(cls: type) -> str:

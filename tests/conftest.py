@@ -25,12 +25,22 @@ settings.load_profile("macp_rx")
 Connect = Callable[[str], MacpClient]
 """Makes a client that speaks as an agent; the fixture closes it."""
 
-RUNTIMES = ["memory", "port", pytest.param("server", marks=pytest.mark.server)]
+SERVER = pytest.param("server", marks=pytest.mark.server)
+RUNTIMES = ["memory", "port", SERVER]
+
+on_the_real_server = pytest.mark.parametrize("connect", [SERVER], indirect=True)
+"""For a test about what the real server does."""
 
 
 def runtime_binary() -> str | None:
     """The real server: MACP_RUNTIME_BIN, else macp-runtime on the PATH."""
     return os.environ.get("MACP_RUNTIME_BIN") or shutil.which("macp-runtime")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--conformance", action="append", type=Path, default=[], metavar="DIR", help="another folder of MACP fixtures"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import reactivex as rx
 from hypothesis import given
@@ -112,6 +114,24 @@ def test_what_macp_rx_emits_can_be_stored() -> None:
     assert Timeline.parse(str(stored)) == stored
 
 
+def test_an_envelope_is_stored_as_macp_canonical_json() -> None:
+    vote = VotePayload(proposal_id="p1", vote="APPROVE").SerializeToString()
+    envelope = Envelope(mode="macp.mode.decision.v1", message_type="Vote", timestamp_unix_ms=1, payload=vote)
+    line = json.loads(Timeline((Event(0, "a", Next(Accepted(7, envelope))),)).to_json_lines())
+    assert line["next"]["sequence"] == 7
+    assert line["next"]["envelope"]["timestamp"] == "1970-01-01T00:00:00.001Z"
+    assert line["next"]["envelope"]["payload"] == {"proposal_id": "p1", "vote": "APPROVE", "reason": ""}
+
+
+@pytest.mark.parametrize("wire", [b"\xf8\x01\x01", b"\x0a\x03new\xf8\x01\x01"])
+def test_a_message_that_json_cannot_say_is_stored_as_bytes(wire: bytes) -> None:
+    """A field of a newer protocol, in a message and in an accepted envelope."""
+    message, envelope = VotePayload.FromString(wire), Envelope.FromString(wire)
+    stored = Timeline((Event(0, "a", Next(message)), Event(0, "a", Next(Accepted(1, envelope)))))
+    assert Timeline.from_json_lines(stored.to_json_lines()) == stored
+    assert Timeline.parse(str(stored)) == stored
+
+
 REFUSED = Ack(error=MACPError(code="POLICY_DENIED", message="no", details=b'{"reasons":["a veto"]}'))
 
 
@@ -164,6 +184,8 @@ def test_a_file_does_not_choose_what_is_imported() -> None:
 
 
 def test_a_broken_line_is_named() -> None:
+    with pytest.raises(MacpSessionError, match=r"line 1 .* no macp\.v1\.Envelope"):
+        Timeline.from_json_lines('{"time":0,"lane":"a","next":{"@":"macp.v1.Envelope","message":"/w=="}}\n')
     with pytest.raises(MacpSessionError, match="line 2"):
         Timeline.from_json_lines('{"time":0,"lane":"a","completed":true}\n{"time":')
     with pytest.raises(MacpSessionError, match="no lane"):

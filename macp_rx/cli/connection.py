@@ -10,7 +10,7 @@ import typer
 from macp_rx.client import MacpClient
 from macp_rx.transport.auth import AuthConfig
 
-__all__ = ["Secure", "Target", "connect"]
+__all__ = ["Secure", "Target", "connect", "is_loopback"]
 
 Target = Annotated[
     str | None, typer.Option("--target", metavar="HOST:PORT", help="A runtime to use, instead of one in this process.")
@@ -26,11 +26,12 @@ def connect(target: str | None, agent: str, secure: bool | None) -> MacpClient:
     if target is None:
         return MacpClient.embedded(agent=agent)
     if secure is None:
-        secure = not _is_loopback(target.rpartition(":")[0])
+        secure = not is_loopback(target.rpartition(":")[0])
     return MacpClient(target=target, secure=secure, auth=AuthConfig.for_dev_agent(agent))
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host's name stands for this very machine."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

@@ -3,62 +3,49 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from typing import Final, Protocol
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import Final, cast
 
 from google.protobuf.message import DecodeError
 from macp.v1 import core_pb2
 
 from macp_rx.errors import MacpRefusedError, MacpSessionError
-from macp_rx.protocol.policy import Policy
-from macp_rx.protocol.validation import validate_commitment_hash
+from macp_rx.protocol import jcs
+from macp_rx.protocol.binding import Binding
+from macp_rx.protocol.validation import is_blank, validate_commitment_hash
+from macp_rx.protocol.wire import LENGTH, VARINT, fields, parse
 
-__all__ = ["Bound", "check_authority", "commitment_hash", "decode_commitment", "may_commit", "sign_of"]
+__all__ = [
+    "Integrity",
+    "Projection",
+    "check_authority",
+    "commitment_hash",
+    "decode_commitment",
+    "hash_of",
+    "may_commit",
+    "project",
+    "project_wire",
+    "read_projection",
+    "sign_of",
+    "verify_commitment_hash",
+]
 
 NEGATIVE: Final = ("rejected", "failed", "declined")
 POSITIVE: Final = ("selected", "accepted", "completed", "approved")
 
 
-class Bound(Protocol):
-    """What a session is bound to, as far as a commitment must know it."""
-
-    @property
-    def initiator(self) -> str:
-        """Who started the session."""
-        ...
-
-    @property
-    def participants(self) -> tuple[str, ...]:
-        """Who may act in it."""
-        ...
-
-    @property
-    def mode_version(self) -> str:
-        """Version of the mode."""
-        ...
-
-    @property
-    def configuration_version(self) -> str:
-        """Version of the configuration."""
-        ...
-
-    @property
-    def policy(self) -> Policy:
-        """The governance policy, as it was when the session started."""
-        ...
-
-
-def may_commit(session: Bound, sender: str) -> bool:
+def may_commit(session: Binding, sender: str) -> bool:
     """Whether ``sender`` has commitment authority, which also allows to cancel, suspend and resume (RFC-MACP-0012)."""
-    policy = session.policy
-    if policy.authority == "designated_role":
-        return sender in policy.designated_roles
-    if policy.authority == "any_participant" and sender in session.participants:
+    rules = session.policy.rules.commitment
+    if rules.authority == "designated_role":
+        return sender in rules.designated_roles
+    if rules.authority == "any_participant" and sender in session.participants:
         return True
     return sender == session.initiator
 
 
-def check_authority(session: Bound, sender: str) -> None:
+def check_authority(session: Binding, sender: str) -> None:
     """Raises MacpRefusedError FORBIDDEN unless ``sender`` may commit."""
     if not may_commit(session, sender):
         raise MacpRefusedError("FORBIDDEN", f"{sender!r} has no authority to commit")
@@ -73,18 +60,18 @@ def sign_of(action: str) -> bool | None:
     return None
 
 
-def decode_commitment(session: Bound, payload: bytes) -> core_pb2.CommitmentPayload:
+def decode_commitment(session: Binding, payload: bytes) -> core_pb2.CommitmentPayload:
     """Decodes a commitment and checks it against its session, in the order of `protocol.md` 4.1.
 
     Raises:
         MacpRefusedError: INVALID_ENVELOPE, with the first check that failed.
     """
     try:
-        commitment = core_pb2.CommitmentPayload.FromString(payload)
+        commitment = parse(core_pb2.CommitmentPayload, payload)
     except DecodeError:
         raise _invalid("the payload is no CommitmentPayload") from None
     for name in ("commitment_id", "action", "authority_scope", "reason"):
-        if not getattr(commitment, name).strip():
+        if is_blank(getattr(commitment, name)):
             raise _invalid(f"{name} is blank")
     if commitment.mode_version != session.mode_version:
         raise _invalid(f"mode_version is {commitment.mode_version!r}, the session's is {session.mode_version!r}")
@@ -106,7 +93,7 @@ def decode_commitment(session: Bound, payload: bytes) -> core_pb2.CommitmentPayl
 
 
 def _check_reference(reference: core_pb2.CommitmentRef) -> None:
-    if not reference.session_id.strip():
+    if is_blank(reference.session_id):
         raise _invalid("supersedes.session_id is blank")
     try:
         validate_commitment_hash(reference.commitment_hash)
@@ -118,21 +105,138 @@ def _invalid(message: str) -> MacpRefusedError:
     return MacpRefusedError("INVALID_ENVELOPE", message)
 
 
+# The hash (`protocol.md` 10.1): of a projection, the nine members that the label covers, no more and no less.
+
+Projection = dict[str, str | bool | dict[str, str]]
+"""A commitment as a JSON object, every member but ``supersedes`` always there."""
+
+_LABEL: Final = b"macp-commitment-hash/1:"
+_STRINGS: Final = {
+    1: "commitment_id",
+    2: "action",
+    3: "authority_scope",
+    4: "reason",
+    5: "mode_version",
+    6: "policy_version",
+    7: "configuration_version",
+}
+_OUTCOME_POSITIVE: Final = 8
+_SUPERSEDES: Final = 9
+_REFERENCE: Final = {1: "session_id", 2: "commitment_hash"}
+
+
+class Integrity(StrEnum):
+    """What comes of checking a commitment against a hash that is claimed for it."""
+
+    MATCH = "match"
+    MISMATCH = "mismatch"
+    CANNOT_VERIFY = "cannot_verify"
+    """The label does not cover this commitment; that says nothing about the claim."""
+
+
 def commitment_hash(commitment: core_pb2.CommitmentPayload) -> str:
     """The canonical hash of a commitment, ``sha256:…`` (label ``macp-commitment-hash/1``, `protocol.md` 10.1)."""
-    projection: dict[str, object] = {
-        "action": commitment.action,
-        "authority_scope": commitment.authority_scope,
-        "commitment_id": commitment.commitment_id,
-        "configuration_version": commitment.configuration_version,
-        "mode_version": commitment.mode_version,
-        "outcome_positive": commitment.outcome_positive,
-        "policy_version": commitment.policy_version,
-        "reason": commitment.reason,
-    }
+    return hash_of(project(commitment))
+
+
+def verify_commitment_hash(wire: bytes, claimed: str) -> Integrity:
+    """Checks the hash that is claimed for a commitment.
+
+    Args:
+        wire: the CommitmentPayload as received. Not a decoded one: decoding hides what the label does not cover.
+        claimed: compared as it is; what is not in canonical form matches nothing.
+    """
+    try:
+        found = hash_of(project_wire(wire))
+    except MacpSessionError:
+        return Integrity.CANNOT_VERIFY
+    return Integrity.MATCH if found == claimed else Integrity.MISMATCH
+
+
+def hash_of(projection: Projection) -> str:
+    """The hash of a projection. Raises MacpSessionError for a string that has no UTF-8."""
+    return f"sha256:{hashlib.sha256(_LABEL + jcs.encode(projection).encode()).hexdigest()}"
+
+
+def project(commitment: core_pb2.CommitmentPayload) -> Projection:
+    """The projection of a decoded commitment."""
+    projection: Projection = {name: getattr(commitment, name) for name in _STRINGS.values()}
+    projection["outcome_positive"] = commitment.outcome_positive
     if commitment.HasField("supersedes"):  # present but empty hashes otherwise than absent
-        reference = commitment.supersedes
-        projection["supersedes"] = {"commitment_hash": reference.commitment_hash, "session_id": reference.session_id}
-    # for ASCII keys and no floats this is RFC 8785 (JCS), byte for byte
-    canonical = json.dumps(projection, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    return f"sha256:{hashlib.sha256(b'macp-commitment-hash/1:' + canonical).hexdigest()}"
+        projection["supersedes"] = {name: getattr(commitment.supersedes, name) for name in _REFERENCE.values()}
+    return projection
+
+
+def project_wire(wire: bytes) -> Projection:
+    """The projection of a commitment as received: the last of repeated scalars counts, repeated messages merge.
+
+    The bytes are read here, not by protobuf: it hides a known field of the wrong wire type among the unknown ones, and has
+    its own opinion of tags longer than they need be.
+
+    Raises:
+        MacpSessionError: the label does not cover them: a field of another number or type, or no message at all.
+    """
+    projection: Projection = {**dict.fromkeys(_STRINGS.values(), ""), "outcome_positive": False}
+    reference: dict[str, str] = {}
+    for number, value in _fields(wire):
+        if number == _OUTCOME_POSITIVE and isinstance(value, int):
+            projection["outcome_positive"] = value != 0
+        elif number == _SUPERSEDES and isinstance(value, bytes):
+            reference = reference or dict.fromkeys(_REFERENCE.values(), "")
+            for inner, part in _fields(value):
+                reference[_name(inner, _REFERENCE)] = _text(inner, part)
+            projection["supersedes"] = reference
+        else:
+            projection[_name(number, _STRINGS)] = _text(number, value)
+    return projection
+
+
+def read_projection(value: object) -> Projection:
+    """A projection that comes from elsewhere, as a receipt has it.
+
+    Raises:
+        MacpSessionError: a member is missing, unknown or of the wrong type.
+    """
+    strings = _members(value)
+    outcome = strings.pop("outcome_positive", None)
+    whole = isinstance(outcome, bool) and (
+        "supersedes" not in strings or _are_strings(strings.pop("supersedes"), _REFERENCE)
+    )
+    if not (whole and _are_strings(strings, _STRINGS)):
+        raise MacpSessionError("this is not the projection of a commitment")
+    return cast("Projection", value)
+
+
+def _are_strings(value: object, names: Mapping[int, str]) -> bool:
+    members = _members(value)
+    return members.keys() == set(names.values()) and all(isinstance(item, str) for item in members.values())
+
+
+def _members(value: object) -> dict[str, object]:
+    return dict(cast("dict[str, object]", value)) if isinstance(value, dict) else {}
+
+
+def _name(number: int, names: Mapping[int, str]) -> str:
+    if number not in names:
+        raise MacpSessionError(f"field {number} is not one that the hash covers, or not of its wire type")
+    return names[number]
+
+
+def _text(number: int, value: int | bytes) -> str:
+    if isinstance(value, int):
+        raise MacpSessionError(f"field {number} is a number on the wire, not a string")
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise MacpSessionError(f"field {number} is no UTF-8") from None
+
+
+def _fields(raw: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Number and value of each field; of the wire types only those two that a commitment has."""
+    try:
+        for number, wire_type, value in fields(raw):
+            if wire_type not in (VARINT, LENGTH):
+                raise MacpSessionError(f"field {number} is of wire type {wire_type}")
+            yield number, value
+    except DecodeError as error:
+        raise MacpSessionError(str(error)) from None

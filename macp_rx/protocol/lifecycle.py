@@ -1,13 +1,16 @@
 """A session's life: how it starts, what it accepts, how it is suspended and resumed, how it ends (`protocol.md` 3).
 
-A `Session` is a value. `start`, `accept`, `suspend`, `resume`, `cancel` and `expire` make the next one, or raise a
-MacpRefusedError and leave the old one as it was. Time is the argument ``now``, in Unix milliseconds.
+A `Session` is a value. `start`, `receive`, `suspend`, `resume`, `cancel` and `expire` make the next one. Each adds an `Entry` to
+the session's log, and `replay` makes the session again from such a log: that is what a restart does, and what a what-if
+replay does under another policy. Time is the argument ``now``, in Unix milliseconds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from enum import Enum
+from typing import Any, Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 from immutables import Map
@@ -15,31 +18,47 @@ from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import Envelope, SessionState
 
 from macp_rx.errors import MacpRefusedError, MacpSessionError
+from macp_rx.protocol.binding import Binding, Instant
 from macp_rx.protocol.commitment import may_commit
-from macp_rx.protocol.messages import MACP_VERSION
-from macp_rx.protocol.modes import MODES, handoff
-from macp_rx.protocol.policy import BUILT_IN, Policy
+from macp_rx.protocol.messages import HANDOFF, MACP_VERSION, MULTI_ROUND
+from macp_rx.protocol.modes import Registered, handoff, multi_round
+from macp_rx.protocol.modes.passthrough import Passthrough
+from macp_rx.protocol.modes.rules import Link
+from macp_rx.protocol.policy import Policy
 from macp_rx.protocol.validation import (
+    is_blank,
     is_session_id,
     validate_required_field,
     validate_session_start,
+    validate_ttl_ms,
 )
+from macp_rx.protocol.wire import parse
 
 __all__ = [
+    "AMBIENT",
     "Activity",
+    "Entry",
+    "Kind",
     "Session",
-    "accept",
+    "apply",
     "cancel",
     "check_ambient",
     "check_shape",
+    "compact",
     "due",
     "expire",
+    "expire_if_due",
     "may_control",
     "may_read",
     "metadata",
+    "next_deadline",
+    "reapply",
+    "receive",
+    "replay",
     "resume",
     "start",
     "suspend",
+    "synthesize",
 ]
 
 OPEN: Final = SessionState.SESSION_STATE_OPEN
@@ -48,23 +67,48 @@ EXPIRED: Final = SessionState.SESSION_STATE_EXPIRED
 SUSPENDED: Final = SessionState.SESSION_STATE_SUSPENDED
 CANCELLED: Final = SessionState.SESSION_STATE_CANCELLED
 
-MODE_VERSION: Final = "1.0.0"
 DEFAULT_MAX_SUSPEND_MS: Final = 7 * 86_400_000
 MAX_SUSPENSIONS: Final = 1024
+MAX_INT64: Final = 2**63 - 1
 AMBIENT: Final = frozenset({"Signal", "Progress"})
 
 
-@dataclass(frozen=True, slots=True)
-class Activity:
+class Kind(Enum):
+    """What an entry of a session's log says. Only the first three are envelopes, and take a sequence (`protocol.md` 3.6)."""
+
+    START = "start"
+    MESSAGE = "message"
+    SYNTHETIC = "synthetic"
+    SUSPENDED = "suspended"
+    RESUMED = "resumed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+class Entry(NamedTuple):
+    """One thing that happened to a session.
+
+    Attributes:
+        kind: what.
+        at: when it was accepted, Unix milliseconds of the runtime's clock.
+        envelope: what was said, if that is what happened; payload bytes as received.
+    """
+
+    kind: Kind
+    at: int
+    envelope: Envelope | None = None
+
+
+class Activity(NamedTuple):
     """What one sender did in a session.
 
     Attributes:
         last_message_at: Unix milliseconds.
-        count: accepted messages, the SessionStart not among them.
+        messages: accepted messages, the SessionStart not among them.
     """
 
     last_message_at: int
-    count: int
+    messages: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,56 +116,56 @@ class Session:
     """A session as the runtime knows it.
 
     Attributes:
-        session_id: its id.
-        mode: its mode.
-        initiator: who started it.
-        payload: the SessionStart as received.
-        policy: the governance policy as it was at the start; later changes of the registry do not touch it.
+        bound: what it is bound to from its start.
+        start: the SessionStart's payload.
         started_at: when it was accepted, Unix milliseconds.
         expires_at: its deadline; moves when it is resumed.
         state: OPEN, SUSPENDED, or one of the three ends.
         mode_state: what was accepted, as the mode sees it.
         accepted: how many envelopes were accepted; the last one's sequence.
+        compacted: how many of them the log no longer holds.
+        log: what happened, oldest first, as a list that shares structure.
         message_ids: ids of accepted messages: an id is never accepted twice.
         activity: sender -> what it did.
         suspended_at: since when it is suspended.
-        suspended_ms: how long it was suspended before that, in all.
-        suspensions: how often it was.
-        resolution: the commitment that resolved it, as received.
+        pauses: (from, to) of each completed suspension.
+        suspended_ms: how long those were, in all.
+        resolution: what resolved it: the commitment as received, in the standard modes.
+        receipt: its decision receipt, once one was issued: the same for ever.
     """
 
-    session_id: str
-    mode: str
-    initiator: str
-    payload: core_pb2.SessionStartPayload
-    policy: Policy
+    bound: Binding
+    start: core_pb2.SessionStartPayload
     started_at: int
     expires_at: int
     state: SessionState.ValueType
-    mode_state: Any = None
-    accepted: int = 1
-    message_ids: Map[str, None] = field(default_factory=Map[str, None])
+    mode_state: Any
+    accepted: int
+    log: Link[Entry] | None
+    message_ids: Map[str, None]
     activity: Map[str, Activity] = field(default_factory=Map[str, Activity])
+    compacted: int = 0
     suspended_at: int = 0
+    pauses: tuple[tuple[int, int], ...] = ()
     suspended_ms: int = 0
-    suspensions: int = 0
     resolution: bytes = b""
-    participants: tuple[str, ...] = ()
+    receipt: str = ""
 
     @property
-    def mode_version(self) -> str:
-        """Version of the mode that it is bound to."""
-        return self.payload.mode_version
-
-    @property
-    def configuration_version(self) -> str:
-        """Version of the configuration that it is bound to."""
-        return self.payload.configuration_version
+    def session_id(self) -> str:
+        """Its id."""
+        return self.bound.session_id
 
     @property
     def ended(self) -> bool:
         """Whether it is RESOLVED, EXPIRED or CANCELLED, which it stays."""
         return self.state in (RESOLVED, EXPIRED, CANCELLED)
+
+    @property
+    def newest(self) -> Entry:
+        """What happened last."""
+        assert self.log is not None
+        return self.log.item
 
 
 def check_shape(envelope: Envelope, max_payload_bytes: int) -> None:
@@ -130,7 +174,7 @@ def check_shape(envelope: Envelope, max_payload_bytes: int) -> None:
         raise MacpRefusedError("UNSUPPORTED_PROTOCOL_VERSION", f"macp_version {envelope.macp_version!r} is not '1.0'")
     if not envelope.message_type or not envelope.message_id:
         raise _invalid("message_type and message_id must not be empty")
-    has_session, has_mode = bool(envelope.session_id), bool(envelope.mode.strip())
+    has_session, has_mode = bool(envelope.session_id), not is_blank(envelope.mode)
     if envelope.message_type == "Signal":
         fits = not has_session and not has_mode
     elif envelope.message_type == "Progress":
@@ -143,102 +187,226 @@ def check_shape(envelope: Envelope, max_payload_bytes: int) -> None:
         raise MacpRefusedError("PAYLOAD_TOO_LARGE", f"the payload exceeds {max_payload_bytes} bytes")
 
 
-def start(envelope: Envelope, now: int, *, known: Session | None) -> Session:
+def start(
+    envelope: Envelope,
+    now: int,
+    *,
+    known: Session | None = None,
+    mode: Registered | None,
+    policies: Mapping[str, Policy],
+) -> Session:
     """The session that a SessionStart opens, after every check of `protocol.md` 3.2 in its order.
 
     Args:
         envelope: a SessionStart of the right shape, its sender bound.
         now: Unix milliseconds.
         known: the session that has this id already. If it accepted this very message id, it is returned as it is.
+        mode: what its mode is registered as; None if it is not.
+        policies: policy id -> policy, as the registry has them now.
 
     Raises:
         MacpRefusedError: what it breaks.
     """
     if not is_session_id(envelope.session_id):
         raise MacpRefusedError("INVALID_SESSION_ID", f"{envelope.session_id!r} is no session id")
-    mode = MODES.get(envelope.mode)
     if mode is None:
         raise MacpRefusedError("MODE_NOT_SUPPORTED", f"mode {envelope.mode!r} is not served here")
     if not envelope.sender:
         raise _invalid("a SessionStart needs a sender")
     payload = _start_payload(envelope)
     try:
-        validate_session_start(envelope.mode, payload)
+        if mode.strict:
+            validate_session_start(envelope.mode, payload)
+        else:
+            validate_ttl_ms(payload.ttl_ms)
     except MacpSessionError as error:
         raise _invalid(str(error)) from None
-    if payload.mode_version != MODE_VERSION:
-        raise _invalid(f"mode_version {payload.mode_version!r} is not served; {MODE_VERSION!r} is")
+    version = mode.descriptor.mode_version
+    if not is_blank(payload.mode_version) and payload.mode_version != version:
+        raise _invalid(f"mode_version {payload.mode_version!r} is not served; {version!r} is")
     if known is not None:
         if envelope.message_id in known.message_ids:
             return known
         raise MacpRefusedError("SESSION_ALREADY_EXISTS", f"session {envelope.session_id!r} exists already")
-    policy = BUILT_IN.get(payload.policy_version or "policy.default")
+    policy = policies.get(payload.policy_version or "policy.default")
     if policy is None:
         raise MacpRefusedError("UNKNOWN_POLICY_VERSION", f"there is no policy {payload.policy_version!r}")
+    session = _opened(envelope, payload, now, mode, policy)
+    if envelope.mode == HANDOFF:
+        handoff.check_client(envelope)
+    return session
+
+
+def _opened(
+    envelope: Envelope, payload: core_pb2.SessionStartPayload, now: int, mode: Registered, policy: Policy
+) -> Session:
     if policy.mode not in ("*", envelope.mode):
         raise MacpRefusedError("INVALID_POLICY_DEFINITION", f"policy {policy.policy_id!r} is for {policy.mode!r}")
-    stamped = envelope.timestamp_unix_ms  # the client's clock is the deadline's base, if it says anything
-    session = Session(
+    bound = Binding(
         session_id=envelope.session_id,
         mode=envelope.mode,
         initiator=envelope.sender,
-        payload=payload,
-        policy=policy,
-        started_at=now,
-        expires_at=(stamped if stamped > 0 else now) + payload.ttl_ms,
-        state=OPEN,
-        message_ids=Map[str, None]({envelope.message_id: None}),
         participants=tuple(payload.participants),
+        mode_version=mode.descriptor.mode_version if is_blank(payload.mode_version) else payload.mode_version,
+        configuration_version=payload.configuration_version,
+        policy=policy,
     )
-    session = replace(session, mode_state=mode.initial(session))
-    if envelope.mode == handoff.MODE and envelope.message_id.startswith(handoff.RESERVED):
-        raise _invalid(f"message ids that begin with {handoff.RESERVED!r} are the runtime's own")
-    return session
+    stamped = envelope.timestamp_unix_ms  # the client's clock is the deadline's base, if it says anything
+    return Session(
+        bound=bound,
+        start=payload,
+        started_at=now,
+        expires_at=min((stamped if stamped > 0 else now) + payload.ttl_ms, MAX_INT64),
+        state=OPEN,
+        mode_state=mode.mode.initial(bound),
+        accepted=1,
+        log=Link(Entry(Kind.START, now, envelope), None),
+        message_ids=Map[str, None]({envelope.message_id: None}),
+    )
 
 
 def _start_payload(envelope: Envelope) -> core_pb2.SessionStartPayload:
     if not envelope.payload:
         raise _invalid("a SessionStart needs a payload")
     try:
-        return core_pb2.SessionStartPayload.FromString(envelope.payload)
+        return parse(core_pb2.SessionStartPayload, envelope.payload)
     except DecodeError:
         raise _invalid("the payload is no SessionStartPayload") from None
 
 
-def accept(session: Session, envelope: Envelope, now: int) -> Session:
-    """The session after one more message, in the order of `protocol.md` 3.4 from the dedupe on.
+def receive(
+    session: Session, mode: Registered | None, envelope: Envelope, now: int
+) -> tuple[Session, MacpRefusedError | None]:
+    """The session after a message came, in the order of `protocol.md` 3.4 from the dedupe on.
+
+    A refused message may have changed the session all the same: whoever looks finds out that it has expired, or that a handoff
+    was accepted because nobody answered.
 
     Args:
-        session: the session as it is; expire it first if it is `due`.
+        session: the session as it is.
+        mode: what its mode is registered as; None if it no longer is.
         envelope: a message of the right shape, its sender bound.
         now: Unix milliseconds.
 
     Returns:
-        The same object for a message id that was accepted before, whoever sends it and whatever else it says.
-
-    Raises:
-        MacpRefusedError: what it breaks; the id stays free.
+        The session, and why the message was refused, if it was: then its id stays free. The same session and no refusal for
+        a message id that was accepted before, whoever sends it and whatever else it says.
     """
     if envelope.message_id in session.message_ids:
+        return session, None
+    try:
+        if envelope.mode != session.bound.mode:
+            raise _invalid(f"the session's mode is {session.bound.mode!r}, not {envelope.mode!r}")
+        session = expire_if_due(session, now)
+        if session.state != OPEN:
+            raise MacpRefusedError("SESSION_NOT_OPEN", f"the session is {SessionState.Name(session.state)}")
+        if mode is None:
+            raise MacpRefusedError("MODE_NOT_SUPPORTED", f"mode {session.bound.mode!r} is no longer served here")
+        mode.mode.authorize(session.bound, envelope.sender, envelope.message_type)
+        if envelope.mode == HANDOFF:
+            handoff.check_client(envelope)
+            session = synthesize(session, mode, now)
+        return apply(session, mode, Entry(Kind.MESSAGE, now, envelope)), None
+    except MacpRefusedError as refusal:
+        return session, refusal.as_value()
+
+
+def synthesize(session: Session, mode: Registered, now: int) -> Session:
+    """The session with what the runtime itself has to say by now: a handoff that nobody answered in time is accepted.
+
+    The same object if there is nothing.
+    """
+    if session.bound.mode != HANDOFF or session.state != OPEN:
         return session
-    if envelope.mode != session.mode:
-        raise _invalid(f"the session's mode is {session.mode!r}, not {envelope.mode!r}")
+    instant = Instant(now, session.suspended_ms)
+    envelope = handoff.implicit_accept(session.bound, session.mode_state, instant, session.pauses)
+    if envelope is None:
+        return session
+    return apply(session, mode, Entry(Kind.SYNTHETIC, envelope.timestamp_unix_ms, envelope))
+
+
+def next_deadline(session: Session) -> int | None:
+    """When something happens to the session by itself, Unix milliseconds: its expiry, or an implicit accept; None if never.
+
+    Suspension has a limit too, but a session that is suspended too long expires only when somebody looks (`protocol.md` 3.3).
+    """
     if session.state != OPEN:
-        raise MacpRefusedError("SESSION_NOT_OPEN", SessionState.Name(session.state))
-    mode = MODES[session.mode]
-    mode.authorize(session, envelope.sender, envelope.message_type)
-    mode_state = mode.step(session, session.mode_state, envelope)
-    before = session.activity.get(envelope.sender)
+        return None
+    expiry = session.expires_at + 1  # the deadline itself is still in time
+    if session.bound.mode != HANDOFF:
+        return expiry
+    accepted = handoff.implicit_accept_at(session.bound, session.mode_state, session.pauses)
+    return expiry if accepted is None else min(expiry, accepted)
+
+
+def reapply(session: Session, mode: Registered | None, entry: Entry) -> Session:
+    """The session after one entry of a log: what `apply` does, after who said it was authorized again."""
+    envelope = entry.envelope
+    if envelope is None:
+        return _LIFECYCLE[entry.kind](session, entry.at)
+    if mode is None:
+        raise MacpRefusedError("MODE_NOT_SUPPORTED", f"mode {session.bound.mode!r} is no longer served here")
+    if entry.kind is Kind.MESSAGE:
+        mode.mode.authorize(session.bound, envelope.sender, envelope.message_type)
+    return apply(session, mode, entry)
+
+
+def apply(session: Session, mode: Registered, entry: Entry) -> Session:
+    """The session after one more envelope, whose sender is authorized. Raises MacpRefusedError for what the mode refuses."""
+    envelope = entry.envelope
+    assert envelope is not None
+    mode_state = mode.mode.step(session.bound, session.mode_state, envelope, Instant(entry.at, session.suspended_ms))
+    activity = session.activity
+    if entry.kind is Kind.MESSAGE:
+        sender = envelope.sender
+        before = activity.get(sender)
+        activity = activity.set(sender, Activity(entry.at, before.messages + 1 if before else 1))
     commits = envelope.message_type == "Commitment"
-    return replace(
-        session,
-        state=RESOLVED if commits else session.state,
-        resolution=envelope.payload if commits else b"",
-        mode_state=mode_state,
-        accepted=session.accepted + 1,
-        message_ids=session.message_ids.set(envelope.message_id, None),
-        activity=session.activity.set(envelope.sender, Activity(now, before.count + 1 if before else 1)),
+    # in one piece, not by replace(): this is the way of every message, and costs a third of it
+    return Session(
+        session.bound,
+        session.start,
+        session.started_at,
+        session.expires_at,
+        RESOLVED if commits else session.state,
+        mode_state,
+        session.accepted + 1,
+        Link(entry, session.log),
+        session.message_ids.set(envelope.message_id, None),
+        activity,
+        session.compacted,
+        session.suspended_at,
+        session.pauses,
+        session.suspended_ms,
+        _resolution(mode, mode_state, envelope) if commits else b"",
+        session.receipt,
     )
+
+
+def _resolution(mode: Registered, mode_state: Any, envelope: Envelope) -> bytes:
+    if isinstance(mode.mode, Passthrough):
+        return mode.mode.resolution(mode_state)
+    return multi_round.resolution(mode_state) if envelope.mode == MULTI_ROUND else envelope.payload
+
+
+def replay(entries: Iterable[Entry], mode: Registered, policy: Policy) -> Session:
+    """The session that a log made, from its SessionStart on: every message is judged again, at the time it was accepted.
+
+    Args:
+        entries: the log, oldest first.
+        mode: what its mode is registered as.
+        policy: the policy that the session is bound to.
+
+    Raises:
+        MacpRefusedError: the log holds what its own rules refuse.
+    """
+    log = iter(entries)
+    first = next(log)
+    assert first.envelope is not None
+    session = _opened(first.envelope, _start_payload(first.envelope), first.at, mode, policy)
+    for entry in log:
+        session = reapply(session, mode, entry)
+    return session
 
 
 def due(session: Session, now: int) -> bool:
@@ -250,75 +418,91 @@ def due(session: Session, now: int) -> bool:
     return False
 
 
-def expire(session: Session) -> Session:
+def expire_if_due(session: Session, now: int) -> Session:
+    """The session, expired if its deadline has passed: a runtime finds out when it looks."""
+    return expire(session, now) if due(session, now) else session
+
+
+def expire(session: Session, now: int) -> Session:
     """The session, expired."""
-    return replace(session, state=EXPIRED)
+    return replace(session, state=EXPIRED, log=Link(Entry(Kind.EXPIRED, now), session.log))
 
 
-def cancel(session: Session) -> Session:
+def cancel(session: Session, now: int) -> Session:
     """The session, cancelled; as it is if it has ended already."""
-    return session if session.ended else replace(session, state=CANCELLED)
+    if session.ended:
+        return session
+    return replace(session, state=CANCELLED, log=Link(Entry(Kind.CANCELLED, now), session.log))
 
 
 def suspend(session: Session, now: int) -> Session:
     """The session, suspended: it accepts nothing, and its deadline stands still. Raises SESSION_NOT_OPEN."""
     if session.state != OPEN:
         raise MacpRefusedError("SESSION_NOT_OPEN", "only an open session can be suspended")
-    return replace(session, state=SUSPENDED, suspended_at=now)
+    return replace(session, state=SUSPENDED, suspended_at=now, log=Link(Entry(Kind.SUSPENDED, now), session.log))
 
 
 def resume(session: Session, now: int) -> Session:
     """The session, open again, its deadline moved by the pause; expired beyond the caps. Raises SESSION_NOT_OPEN."""
     if session.state != SUSPENDED:
         raise MacpRefusedError("SESSION_NOT_OPEN", "only a suspended session can be resumed")
-    banked = max(0, now - session.suspended_at)
-    total, times = session.suspended_ms + banked, session.suspensions + 1
-    over = times > MAX_SUSPENSIONS or total > _max_suspend(session)
+    paused = max(0, now - session.suspended_at)
+    pauses, total = (*session.pauses, (session.suspended_at, now)), session.suspended_ms + paused
+    over = len(pauses) > MAX_SUSPENSIONS or total > _max_suspend(session)
     return replace(
         session,
         state=EXPIRED if over else OPEN,
-        expires_at=session.expires_at if over else session.expires_at + banked,
+        expires_at=session.expires_at if over else min(session.expires_at + paused, MAX_INT64),
         suspended_at=0,
+        pauses=pauses,
         suspended_ms=total,
-        suspensions=times,
+        log=Link(Entry(Kind.RESUMED, now), session.log),
     )
 
 
+_LIFECYCLE: Final = {Kind.SUSPENDED: suspend, Kind.RESUMED: resume, Kind.CANCELLED: cancel, Kind.EXPIRED: expire}
+
+
+def compact(session: Session) -> Session:
+    """A session that has ended, without its history: what it came to is kept, how is not."""
+    return replace(session, log=None, compacted=session.accepted)
+
+
 def _max_suspend(session: Session) -> int:
-    return session.payload.max_suspend_ms or DEFAULT_MAX_SUSPEND_MS
+    return session.start.max_suspend_ms if session.start.max_suspend_ms > 0 else DEFAULT_MAX_SUSPEND_MS
 
 
 def may_read(session: Session, sender: str) -> bool:
     """Whether ``sender`` may read the session: its initiator and its participants."""
-    return sender == session.initiator or sender in session.participants
+    return sender == session.bound.initiator or sender in session.bound.participants
 
 
 def may_control(session: Session, sender: str) -> bool:
     """Whether ``sender`` may cancel, suspend and resume: the initiator, and whoever may commit."""
-    return sender == session.initiator or may_commit(session, sender)
+    return sender == session.bound.initiator or may_commit(session.bound, sender)
 
 
 def metadata(session: Session) -> core_pb2.SessionMetadata:
     """The session as GetSession, ListSessions and WatchSessions show it."""
     return core_pb2.SessionMetadata(
         session_id=session.session_id,
-        mode=session.mode,
+        mode=session.bound.mode,
         state=session.state,
         started_at_unix_ms=session.started_at,
         expires_at_unix_ms=session.expires_at,
-        mode_version=session.mode_version,
-        configuration_version=session.configuration_version,
-        policy_version=session.policy.policy_id,
-        participants=session.participants,
+        mode_version=session.bound.mode_version,
+        configuration_version=session.bound.configuration_version,
+        policy_version=session.bound.policy.policy_id,
+        participants=session.bound.participants,
         participant_activity=[
             core_pb2.ParticipantActivity(
-                participant_id=sender, last_message_at_unix_ms=activity.last_message_at, message_count=activity.count
+                participant_id=sender, last_message_at_unix_ms=activity.last_message_at, message_count=activity.messages
             )
             for sender, activity in sorted(session.activity.items())
         ],
-        initiator=session.initiator,
-        context_id=session.payload.context_id,
-        extension_keys=sorted(session.payload.extensions),
+        initiator=session.bound.initiator,
+        context_id=session.start.context_id,
+        extension_keys=sorted(session.start.extensions),
     )
 
 
@@ -332,8 +516,8 @@ def check_ambient(envelope: Envelope) -> None:
         return
     try:
         if envelope.message_type == "Signal":
-            validate_required_field("signal_type", core_pb2.SignalPayload.FromString(envelope.payload).signal_type)
+            validate_required_field("signal_type", parse(core_pb2.SignalPayload, envelope.payload).signal_type)
         else:
-            core_pb2.ProgressPayload.FromString(envelope.payload)
+            parse(core_pb2.ProgressPayload, envelope.payload)
     except (DecodeError, MacpSessionError) as error:
         raise _invalid(str(error)) from None

@@ -17,6 +17,7 @@ __all__ = [
     "RECOMMENDATIONS",
     "SEVERITIES",
     "VOTES",
+    "is_blank",
     "is_session_id",
     "validate_commitment_hash",
     "validate_confidence",
@@ -42,6 +43,9 @@ SEVERITIES: Final = ("low", "medium", "high", "critical")
 # uuid.UUID() also takes braces, "urn:uuid:" and hyphens in any place; the runtime does not
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 _OPAQUE: Final = re.compile(r"[A-Za-z0-9_-]{22,128}")
+_WHITE_SPACE: Final = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
 _HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -61,9 +65,17 @@ def validate_session_id(session_id: str) -> None:
         )
 
 
+def is_blank(text: str) -> bool:
+    """Whether there is nothing but white space, as Unicode defines it and the reference runtime reads it.
+
+    Python's own idea of it includes the separators U+001C to U+001F, which are not white space to Unicode.
+    """
+    return not text.strip(_WHITE_SPACE)
+
+
 def validate_required_field(name: str, value: str) -> None:
     """Raises MacpSessionError if a field that must say something is blank."""
-    if not value.strip():
+    if is_blank(value):
         raise MacpSessionError(f"{name} must not be blank")
 
 
@@ -111,7 +123,7 @@ def validate_participants(participants: Sequence[str], *, allow_empty: bool = Fa
         raise MacpSessionError("a session of this mode needs participants")
     if len(participants) > MAX_PARTICIPANTS:
         raise MacpSessionError(f"{len(participants)} participants are more than {MAX_PARTICIPANTS}")
-    trimmed = [participant.strip() for participant in participants]
+    trimmed = [participant.strip(_WHITE_SPACE) for participant in participants]
     if "" in trimmed:
         raise MacpSessionError("a participant's name must not be blank")
     if len(set(trimmed)) < len(trimmed):
@@ -121,13 +133,13 @@ def validate_participants(participants: Sequence[str], *, allow_empty: bool = Fa
 
 def validate_signal_type(signal_type: str, data: bytes = b"") -> None:
     """Raises MacpSessionError for a signal without a type."""
-    if not signal_type.strip():
+    if is_blank(signal_type):
         raise MacpSessionError("a signal needs a signal_type, such as 'heartbeat'")
 
 
 def validate_progress_scope(session_id: str, mode: str) -> None:
     """Raises MacpSessionError unless progress names both a session and its mode, or neither."""
-    if bool(session_id) != bool(mode.strip()):
+    if bool(session_id) == is_blank(mode):
         raise MacpSessionError("progress names both session_id and mode, or neither")
 
 

@@ -8,20 +8,35 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from macp.v1 import core_pb2
-from macp.v1.envelope_pb2 import Envelope, MACPError
+from macp.v1.envelope_pb2 import MACPError
 
 from macp_rx.errors import MacpRefusedError
+from macp_rx.protocol.lifecycle import Entry, Session
 
-__all__ = ["LAG_LIMIT", "Feed", "QueueFeed", "SessionFeed"]
+__all__ = ["LAG_LIMIT", "Feed", "History", "QueueFeed", "SessionFeed"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 LAG_LIMIT: Final = 256
+
+
+@dataclass(slots=True)
+class History:
+    """What a session has accepted, in order; it grows at its end.
+
+    Attributes:
+        entries: those with an envelope.
+        forgotten: how many came before the first of them and are no longer held.
+    """
+
+    entries: list[Entry] = field(default_factory=list[Entry])
+    forgotten: int = 0
 
 
 class Feed(Generic[T_co]):
@@ -82,54 +97,101 @@ class QueueFeed(Feed[T]):
 
 
 class SessionFeed(Feed[core_pb2.StreamSessionResponse]):
-    """A StreamSession call: its place in the session's history, and the inline errors that answer its frames."""
+    """A StreamSession call: its place in the session's history, and the inline errors that answer its frames.
 
-    def __init__(self) -> None:
+    Args:
+        may_read: whether the caller may read a session; asked again of a session that starts after the stream was bound to it.
+    """
+
+    def __init__(self, may_read: Callable[[Session], bool]) -> None:
         super().__init__()
-        self._errors: deque[MACPError] = deque()
-        self._history: Sequence[Envelope] = ()
-        self._next = 0
-        self._live_from = 0
+        self.may_read = may_read
+        self._entries: list[Entry] = []
+        self._live = 0
+        # what is said before what is live: replays, what was live when they were asked for, and errors, in that order
+        self._before: deque[_Part | MACPError] = deque()
         self._room: asyncio.Future[None] | None = None
 
-    def follow(self, history: Sequence[Envelope], after: int) -> None:
-        """Says the envelopes of a history from a position on, and what is appended later."""
-        self._history = history
-        self._live_from = len(history)
-        self._next = min(after, len(history))
+    def follow(self, history: History, after: int) -> None:
+        """Says the entries of a history from a sequence on, and what is appended later."""
+        self._hold_live()
+        self._entries = history.entries
+        self._live = len(self._entries)
+        first = after - history.forgotten
+        if first < self._live:
+            self._before.append(_Part(first, self._live, replayed=True))
         self.wake()
 
     def appended(self) -> None:
         """Hears that the history has grown; ends the call if it has fallen too far behind what is live."""
-        behind = len(self._history) - max(self._next, self._live_from)
+        behind = len(self._entries) - self._live
         if behind > LAG_LIMIT:
-            self._next = len(self._history)
+            self._before.clear()
+            self._live = len(self._entries)
             self.end(MacpRefusedError("STREAM_LAGGED", f"StreamSession receiver fell behind by {behind} envelopes"))
         else:
             self.wake()
 
     def refuse(self, error: MACPError) -> None:
-        """Answers a frame with an inline error; the call goes on."""
-        self._errors.append(error)
+        """Answers a frame with an inline error, behind all that was said before; the call goes on."""
+        self._hold_live()
+        self._before.append(error)
         self.wake()
 
     async def room(self) -> None:
-        """Waits while too many inline errors are unread."""
-        while len(self._errors) > LAG_LIMIT and not self.ended:
+        """Waits while too many answers are unread."""
+        while len(self._before) > LAG_LIMIT and not self.ended:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
 
     def take(self) -> core_pb2.StreamSessionResponse | None:
         """The next envelope or inline error, if there is one now."""
-        if self._errors:
-            if self._room is not None and not self._room.done():
-                self._room.set_result(None)
-            return core_pb2.StreamSessionResponse(error=self._errors.popleft())
-        if self._next < len(self._history):
-            envelope = self._history[self._next]
-            self._next += 1
-            return core_pb2.StreamSessionResponse(envelope=envelope)
+        while self._before:
+            part = self._before[0]
+            if isinstance(part, MACPError):
+                self._before.popleft()
+                self._make_room()
+                return core_pb2.StreamSessionResponse(error=part)
+            if part.next < part.end:
+                entry = self._entries[part.next]
+                part.next += 1
+                return _replayed(entry) if part.replayed else _said(entry)
+            self._before.popleft()
+            self._make_room()
+        if self._live < len(self._entries):
+            self._live += 1
+            return _said(self._entries[self._live - 1])
         return None
+
+    def _hold_live(self) -> None:
+        if self._live < len(self._entries):
+            self._before.append(_Part(self._live, len(self._entries), replayed=False))
+            self._live = len(self._entries)
+
+    def _make_room(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+
+@dataclass(slots=True)
+class _Part:
+    """A part of the history that is to be said."""
+
+    next: int
+    end: int
+    replayed: bool
+
+
+def _said(entry: Entry) -> core_pb2.StreamSessionResponse:
+    return core_pb2.StreamSessionResponse(envelope=entry.envelope)
+
+
+def _replayed(entry: Entry) -> core_pb2.StreamSessionResponse:
+    """Where the sender has given no time, a replay tells when it was accepted (`protocol.md` 6.4)."""
+    response = _said(entry)
+    if not response.envelope.timestamp_unix_ms:
+        response.envelope.timestamp_unix_ms = entry.at
+    return response
 
 
 def _nothing() -> None:

@@ -60,11 +60,12 @@ class MemoryTransport:
 
         def answer(_scheduler: abc.SchedulerBase, _state: object) -> None:
             try:
-                reply = self._runtime.unary(_name(method), _caller(auth), sent)
-            except (MacpRefusedError, NotImplementedError) as refusal:
-                receiver.on_error(_transport_error(refusal, method.path))
+                reply = self._runtime.unary(_name(method), self._runtime.caller(_token(auth)), sent)
             except Exception as error:  # a token provider's own
                 receiver.on_error(error)
+                return
+            if isinstance(reply, MacpRefusedError):
+                receiver.on_error(_transport_error(reply, method.path))
             else:
                 reply_to(receiver, _copy(cast("Res", reply)))
 
@@ -172,7 +173,7 @@ class _MemoryCall(Generic[Req, Res]):
     def _open(self) -> None:
         name = _name(self._method)
         try:
-            caller = _caller(self._auth)
+            caller = self._runtime.caller(_token(self._auth))
             if self._method.client_streaming:
                 self._session = self._runtime.stream_session(caller)
                 self._feed = cast("Feed[Protobuf]", self._session.feed)
@@ -225,7 +226,7 @@ def _copy(message: M) -> M:
     return type(message).FromString(message.SerializeToString())
 
 
-def _caller(auth: AuthConfig | None) -> str | None:
+def _token(auth: AuthConfig | None) -> str | None:
     if auth is None:
         return None
     if isinstance(auth.token, str):
@@ -241,10 +242,8 @@ def _caller(auth: AuthConfig | None) -> str | None:
     return token
 
 
-def _transport_error(refusal: MacpRefusedError | NotImplementedError, method: str) -> MacpTransportError:
+def _transport_error(refusal: MacpRefusedError, method: str) -> MacpTransportError:
     """What a client would have got from a server that refused the call."""
-    if isinstance(refusal, NotImplementedError):
-        return MacpTransportError("UNIMPLEMENTED", str(refusal), method=method)
     trailers: list[tuple[str, str | bytes]] = [("macp-error-code", refusal.code)]
     if refusal.details:
         trailers.append(("macp-error-details-bin", refusal.details))

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from google.protobuf.message import Message as Protobuf
 from macp.v1 import core_pb2, policy_pb2
-from macp.v1.envelope_pb2 import Envelope, SessionState
+from macp.v1.envelope_pb2 import Envelope
 from reactivex import abc
 
 from macp_rx.clock import Clock
-from macp_rx.errors import MacpRefusedError
+from macp_rx.errors import MacpError, MacpRefusedError
 from macp_rx.protocol import lifecycle
+from macp_rx.protocol.lifecycle import Kind
 from macp_rx.runtime import kernel
-from macp_rx.runtime.feeds import Feed, QueueFeed, SessionFeed
+from macp_rx.runtime.feeds import Feed, History, QueueFeed, SessionFeed
+from macp_rx.runtime.identity import Caller, Identify, Rates, dev_identity
+from macp_rx.runtime.kernel import Settings
 from macp_rx.runtime.memory import MemoryTransport
-from macp_rx.runtime.service import Server
+from macp_rx.runtime.service import Server, Tls
 from macp_rx.runtime.session_call import SessionCall
+from macp_rx.runtime.store import SqliteStore, Store
 from macp_rx.transport.loop import LoopLease
 
 if TYPE_CHECKING:
@@ -27,6 +33,14 @@ if TYPE_CHECKING:
 __all__ = ["Runtime"]
 
 T = TypeVar("T")
+
+_log = logging.getLogger("macp_rx.runtime")
+
+REGISTRY_LIMIT: Final = 16
+SIGNAL_LIMIT: Final = 256
+LIFECYCLE_LIMIT: Final = 64
+LONGEST_TIMER: Final = 86_400.0
+"""Seconds; a deadline farther away, which a client may set to any year, is looked at again once a day."""
 
 
 class Runtime:
@@ -38,51 +52,81 @@ class Runtime:
     Args:
         clock: what it runs on. By default the process's shared I/O thread; under a VirtualClock runtime, clients and agents
             are one deterministic run.
+        store: a SQLite file that keeps what happened: a runtime that starts on it has every session as it was. Default: memory.
+        identify: whom a token speaks for; by default the token itself is the sender. See `static_tokens`.
+        settings: limits, page sizes, who signs receipts.
+        policies: registered from the start.
+
+    Raises:
+        MacpRefusedError: INVALID_POLICY_DEFINITION, for one of ``policies``.
+        MacpError: the store cannot be opened, or its record cannot be read.
     """
 
-    def __init__(self, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        store: Store | str | Path | None = None,
+        identify: Identify = dev_identity,
+        settings: Settings | None = None,
+        policies: Iterable[policy_pb2.PolicyDescriptor] = (),
+    ) -> None:
         self._release: Callable[[], None] = _nothing
-        if clock is None:
-            lease = LoopLease()
-            clock, self._release = lease.clock, lease.release
-        self.clock: Clock = clock
-        self._state = kernel.State()
-        self._histories: dict[str, list[Envelope]] = {}
+        settings = settings or Settings()
+        self._store = SqliteStore(store) if isinstance(store, str | Path) else store
+        self._state = kernel.with_policies(kernel.State(settings), policies)
+        self._identify = identify
+        self._rates = Rates(settings.starts_per_minute, settings.messages_per_minute)
+        self._histories: dict[str, History] = {}
         # listeners are keys of dicts and not members of sets: a set's order differs from process to process, and with it the
         # order of deliveries at one instant
         self._streams: dict[str, dict[SessionFeed, None]] = {}
         self._lifecycle: dict[QueueFeed[core_pb2.WatchSessionsResponse], None] = {}
         self._signals: dict[QueueFeed[core_pb2.WatchSignalsResponse], None] = {}
         self._registries: dict[QueueFeed[core_pb2.WatchModeRegistryResponse], None] = {}
+        self._policies: dict[QueueFeed[policy_pb2.WatchPoliciesResponse], None] = {}
         self._open: dict[Feed[Any], Callable[[], None]] = {}
-        self._deadlines: dict[str, abc.DisposableBase] = {}
+        self._timers: dict[str, tuple[int, abc.DisposableBase]] = {}
         self._servers: list[Server] = []
+        if clock is None:
+            lease = LoopLease()
+            clock, self._release = lease.clock, lease.release
+        self.clock: Clock = clock
+        try:
+            self._rebuild()
+        except BaseException:
+            self.close()
+            raise
 
     def connect(self) -> Transport:
         """A transport straight into this runtime."""
         return MemoryTransport(self)
 
-    def serve(self, bind: str = "127.0.0.1:0") -> Server:
-        """Serves this runtime on a port, in plaintext, with development tokens: the bearer value is the sender.
+    def serve(self, bind: str = "127.0.0.1:0", *, tls: Tls | None = None, drain: float = 0) -> Server:
+        """Serves this runtime on a port.
 
         Args:
             bind: ``host:port``; port 0 takes a free one, which the server's ``target`` tells.
+            tls: its certificate; None is plaintext, for development on loopback.
+            drain: seconds that calls under way get when the server closes, before they end with UNAVAILABLE.
 
         Raises:
             OSError: the port cannot be bound.
         """
-        server = Server(self, bind)
+        server = Server(self, bind, tls=tls, drain=drain)
         self._servers.append(server)
         return server
 
     def close(self) -> None:
-        """Closes its servers and gives the clock back. Any number of times."""
+        """Closes its servers and its store, and gives the clock back. Any number of times."""
         servers, self._servers = self._servers, []
         for server in servers:
             server.close()
-        for deadline in self._deadlines.values():
-            deadline.dispose()
-        self._deadlines.clear()
+        for _, timer in self._timers.values():
+            timer.dispose()
+        self._timers.clear()
+        if self._store is not None:
+            self._store.close()
         self._release()
 
     def __enter__(self) -> Self:
@@ -102,46 +146,59 @@ class Runtime:
 
     # What follows is for the carriers (`memory`, `service`), and happens on the clock's thread.
 
-    def unary(self, name: str, caller: str | None, request: Protobuf) -> Protobuf:
+    @property
+    def state(self) -> kernel.State:
+        """What it knows now. A value."""
+        return self._state
+
+    def caller(self, token: str | None) -> Caller | None:
+        """Who makes a call with this token; None without a good one."""
+        identity = None if token is None else self._identify(token)
+        return None if identity is None else Caller(identity, self._rates)
+
+    def unary(self, name: str, caller: Caller | None, request: Protobuf) -> Protobuf | MacpRefusedError:
         """Answers a unary RPC.
 
         Args:
             name: the RPC's name.
-            caller: who the credential speaks for; None without one.
+            caller: who calls; None without a good credential.
             request: its request.
 
-        Raises:
-            MacpRefusedError: what the call fails with.
+        Returns:
+            The reply, or the refusal that the call fails with: as a value, since one that is raised keeps what it came through.
         """
-        handler = kernel.HANDLERS.get(name)
-        if handler is None:
-            raise NotImplementedError(f"{name} is not served by this runtime yet")
-        _check_credential(name, caller)
-        self._state, reply, events = handler(self._state, caller, request, self.clock.now_ms)
-        self._publish(events)
+        now = self.clock.now_ms
+        state, reply, events = kernel.answer(self._state, name, caller, request, now)
+        try:
+            self._adopt(state, events)
+        except MacpRefusedError as failed:
+            if isinstance(request, core_pb2.SendRequest):
+                return core_pb2.SendResponse(ack=kernel.nack(request.envelope, failed, now))
+            return failed.as_value()
         return reply
 
-    def watch(self, name: str, caller: str | None) -> Feed[Protobuf]:
+    def watch(self, name: str, caller: Caller | None) -> Feed[Protobuf]:
         """Opens a watch. Raises MacpRefusedError UNAUTHENTICATED for those that need a credential."""
-        _check_credential(name, caller)
+        kernel.check_credential(self._state, name, caller)
         now = self.clock.now_ms
         match name:
             case "WatchRoots":
                 roots = core_pb2.WatchRootsResponse(change=core_pb2.RootsChanged(observed_at_unix_ms=now))
                 return self._opened(QueueFeed([roots], 0, None))
             case "WatchModeRegistry":
-                change = core_pb2.RegistryChanged(registry="modes", observed_at_unix_ms=now)
-                first = core_pb2.WatchModeRegistryResponse(change=change)
-                return self._opened(QueueFeed([first], 16, None), self._registries)
+                return self._opened(QueueFeed([_registry_change(now)], REGISTRY_LIMIT, None), self._registries)
             case "WatchPolicies":
-                known = policy_pb2.WatchPoliciesResponse(descriptors=kernel.policies(), observed_at_unix_ms=now)
-                return self._opened(QueueFeed([known], 16, None))
+                return self._opened(QueueFeed([self._known_policies()], REGISTRY_LIMIT, None), self._policies)
             case "WatchSignals":
-                lagged = MacpRefusedError("STREAM_LAGGED", "WatchSignals receiver fell behind by more than 256 signals")
-                return self._opened(QueueFeed[core_pb2.WatchSignalsResponse]((), 256, lagged), self._signals)
+                lagged = MacpRefusedError(
+                    "STREAM_LAGGED", f"WatchSignals receiver fell behind by more than {SIGNAL_LIMIT} signals"
+                )
+                return self._opened(QueueFeed[core_pb2.WatchSignalsResponse]((), SIGNAL_LIMIT, lagged), self._signals)
             case _:
-                lagged = MacpRefusedError("STREAM_LAGGED", "WatchSessions receiver fell behind by more than 64 events")
-                return self._opened(QueueFeed(self._sessions_so_far(), 64, lagged), self._lifecycle)
+                lagged = MacpRefusedError(
+                    "STREAM_LAGGED", f"WatchSessions receiver fell behind by more than {LIFECYCLE_LIMIT} events"
+                )
+                return self._opened(QueueFeed(self._sessions_so_far(), LIFECYCLE_LIMIT, lagged), self._lifecycle)
 
     def _opened(self, feed: QueueFeed[T], group: dict[QueueFeed[T], None] | None = None) -> QueueFeed[T]:
         def forget() -> None:
@@ -153,9 +210,9 @@ class Runtime:
         self._open[feed] = forget
         return feed
 
-    def stream_session(self, caller: str | None) -> SessionCall:
-        """Opens a StreamSession call. Raises MacpRefusedError UNAUTHENTICATED without a credential."""
-        _check_credential("StreamSession", caller)
+    def stream_session(self, caller: Caller | None) -> SessionCall:
+        """Opens a StreamSession call. Raises MacpRefusedError UNAUTHENTICATED without a good credential."""
+        kernel.check_credential(self._state, "StreamSession", caller)
         assert caller is not None
         call = SessionCall(self, caller)
         self._open[call.feed] = _nothing
@@ -166,20 +223,28 @@ class Runtime:
         self._open.pop(feed, _nothing)()
         feed.wake = _nothing
 
-    def submit(self, caller: str, envelope: Envelope) -> MacpRefusedError | None:
+    def submit(self, caller: Caller, envelope: Envelope) -> MacpRefusedError | None:
         """Sends an envelope that came on a stream; its acceptance is told by its echo."""
-        self._state, events, refusal, _duplicate = kernel.admit(self._state, caller, envelope, self.clock.now_ms)
-        self._publish(events)
+        state, events, refusal, _duplicate = kernel.admit(self._state, caller, envelope, self.clock.now_ms)
+        self._adopt(state, events)
         return refusal
 
-    def look(self, session_id: str) -> lifecycle.Session:
-        """The session as it is now. Raises MacpRefusedError SESSION_NOT_FOUND."""
-        self._state, session, events = kernel.look(self._state, session_id, self.clock.now_ms)
-        self._publish(events)
-        return session
+    def look(self, session_id: str) -> lifecycle.Session | None:
+        """The session as it is now: expired, if that is what it turns out to be; None if there is none."""
+        self._adopt(*kernel.look(self._state, session_id, self.clock.now_ms))
+        return self._state.sessions.get(session_id)
 
     def follow(self, session_id: str, feed: SessionFeed, after: int) -> None:
-        """Lets a feed say a session's envelopes from a position on."""
+        """Lets a feed say a session's envelopes from a position on. Raises HISTORY_UNAVAILABLE for one that is forgotten."""
+        history = self._histories.setdefault(session_id, History())
+        if after < history.forgotten:
+            raise MacpRefusedError(
+                "HISTORY_UNAVAILABLE",
+                f"what came before sequence {history.forgotten} is no longer held; ask for after_sequence >= "
+                f"{history.forgotten}, or for the state with GetSession",
+                b'{"lowest_available_sequence":%d}' % history.forgotten,
+            )
+        self._open[feed]()  # a stream that subscribes again
         listening = self._streams.setdefault(session_id, {})
         listening[feed] = None
 
@@ -187,28 +252,70 @@ class Runtime:
             listening.pop(feed, None)
             if not listening and self._streams.get(session_id) is listening:
                 del self._streams[session_id]
+                if session_id not in self._state.sessions:  # nobody has started it
+                    self._histories.pop(session_id, None)
 
         self._open[feed] = forget
-        feed.follow(self._histories.setdefault(session_id, []), after)
+        feed.follow(history, after)
 
     def accepted(self, session_id: str) -> int:
         """How many envelopes a session has accepted."""
-        return len(self._histories.get(session_id, ()))
+        session = self._state.sessions.get(session_id)
+        return session.accepted if session is not None else 0
 
-    def _publish(self, events: Iterable[kernel.Event]) -> None:
+    # What happens.
+
+    def _adopt(self, state: kernel.State, events: Iterable[kernel.Event]) -> None:
+        """Makes a state the present one, once what led to it is kept. Raises INTERNAL_ERROR if that fails, changing nothing."""
+        if self._store is not None:
+            try:
+                self._store.keep(event for event in events if isinstance(event, kernel.Kept))
+            except MacpError as error:
+                _log.error("%s", error)
+                raise MacpRefusedError("INTERNAL_ERROR", "the message could not be kept") from error
+        self._state = state
         for event in events:
-            match event:
-                case kernel.Said(envelope):
-                    self._histories.setdefault(envelope.session_id, []).append(envelope)
-                    for stream in tuple(self._streams.get(envelope.session_id, ())):
-                        stream.appended()
-                case kernel.Signalled(envelope):
-                    for feed in tuple(self._signals):
-                        feed.put(core_pb2.WatchSignalsResponse(envelope=envelope))
-                case kernel.Changed(kind, session_id):
-                    self._watch_deadline(session_id)
-                    for watcher in tuple(self._lifecycle):
-                        watcher.put(self._lifecycle_event(kind, session_id, self.clock.now_ms))
+            self._tell(event)
+
+    def _tell(self, event: kernel.Event) -> None:
+        match event:
+            case kernel.Logged(session_id, entry):
+                if entry.envelope is not None:
+                    self._histories.setdefault(session_id, History()).entries.append(entry)
+                    self._tell_streams(session_id, starts=entry.kind is Kind.START)
+                self._watch_deadline(session_id)
+            case kernel.Changed(kind, session_id):
+                for watcher in tuple(self._lifecycle):
+                    watcher.put(self._lifecycle_event(kind, session_id, self.clock.now_ms))
+            case kernel.Signalled(envelope):
+                authenticated = self._identify is not dev_identity
+                for signal in tuple(self._signals):
+                    signal.put(core_pb2.WatchSignalsResponse(envelope=envelope, sender_authenticated=authenticated))
+            case kernel.Compacted(session_id):
+                # feeds that are on their way keep the old history, as live receivers of the reference runtime do
+                self._histories[session_id] = History(forgotten=self._state.sessions[session_id].accepted)
+            case kernel.ModeAdded() | kernel.ModePromoted() | kernel.ModeRemoved():
+                for registry in tuple(self._registries):
+                    registry.put(_registry_change(self.clock.now_ms))
+            case kernel.PolicyAdded() | kernel.PolicyRemoved():
+                for policies in tuple(self._policies):
+                    policies.put(self._known_policies())
+            case kernel.Issued():
+                pass
+
+    def _tell_streams(self, session_id: str, *, starts: bool) -> None:
+        session = self._state.sessions[session_id]
+        for stream in tuple(self._streams.get(session_id, ())):
+            if starts and not stream.may_read(session):  # bound to this id before there was anybody to ask
+                self._open[stream]()
+                self._open[stream] = _nothing
+            else:
+                stream.appended()
+
+    def _known_policies(self) -> policy_pb2.WatchPoliciesResponse:
+        return policy_pb2.WatchPoliciesResponse(
+            descriptors=kernel.policies(self._state), observed_at_unix_ms=self.clock.now_ms
+        )
 
     def _sessions_so_far(self) -> list[core_pb2.WatchSessionsResponse]:
         created = kernel.Lifecycle.EVENT_TYPE_CREATED
@@ -225,28 +332,58 @@ class Runtime:
         return core_pb2.WatchSessionsResponse(event=event)
 
     def _watch_deadline(self, session_id: str) -> None:
-        """Keeps one timer per open session, so that expiry is told when it happens."""
-        timer = self._deadlines.pop(session_id, None)
-        if timer is not None:
-            timer.dispose()
+        """Keeps one timer per session, so that what happens to it by itself happens when it is due."""
         session = self._state.sessions[session_id]
-        if session.state != SessionState.SESSION_STATE_OPEN:
+        deadline = lifecycle.next_deadline(session)
+        if session.ended and self._state.settings.retention_ms is not None:
+            deadline = session.started_at + self._state.settings.retention_ms
+        armed = self._timers.get(session_id)
+        if armed is not None:
+            if armed[0] == deadline:
+                return
+            armed[1].dispose()
+            del self._timers[session_id]
+
+        def passed(_scheduler: abc.SchedulerBase, _state: object) -> None:
+            self._deadline_passed(session_id, deadline or 0)
+
+        if deadline is not None:
+            seconds = min((deadline - self.clock.now_ms) / 1000, LONGEST_TIMER)
+            self._timers[session_id] = deadline, self.clock.schedule_relative(seconds, passed)
+
+    def _deadline_passed(self, session_id: str, deadline: int) -> None:
+        del self._timers[session_id]
+        now = self.clock.now_ms
+        if now >= deadline and self._state.sessions[session_id].ended:
+            self._evict(session_id)
             return
+        try:
+            self._adopt(*kernel.sweep(self._state, session_id, now))
+        except MacpRefusedError:  # it could not be kept, and was logged; whoever looks next tries again
+            return
+        self._watch_deadline(session_id)
 
-        def expire(_scheduler: abc.SchedulerBase, _state: object) -> None:
-            self._state, events = kernel.sweep(self._state, session_id, self.clock.now_ms)
-            if events:
-                self._publish(events)
-            else:  # the clock came a little early
-                self._watch_deadline(session_id)
+    def _evict(self, session_id: str) -> None:
+        """Forgets a session that has ended long ago (`protocol.md` 3.3)."""
+        self._state = self._state.without(session_id)
+        self._histories.pop(session_id, None)
 
-        # the deadline itself is still in time
-        self._deadlines[session_id] = self.clock.schedule_absolute((session.expires_at + 1) / 1000, expire)
+    def _rebuild(self) -> None:
+        if self._store is None:
+            return
+        try:
+            self._state = kernel.rebuild(self._state, self._store.kept())
+        except MacpRefusedError as refusal:
+            raise MacpError(f"the store's record does not follow the rules: {refusal}") from refusal
+        for session_id, session in sorted(self._state.sessions.items()):
+            entries = [entry for entry in session.log or () if entry.envelope is not None]
+            self._histories[session_id] = History(entries, session.compacted)
+            self._watch_deadline(session_id)
 
 
-def _check_credential(name: str, caller: str | None) -> None:
-    if caller is None and name not in kernel.OPEN_TO_ALL:
-        raise MacpRefusedError("UNAUTHENTICATED", "this call needs a credential")
+def _registry_change(now: int) -> core_pb2.WatchModeRegistryResponse:
+    change = core_pb2.RegistryChanged(registry="modes", observed_at_unix_ms=now)
+    return core_pb2.WatchModeRegistryResponse(change=change)
 
 
 def _nothing() -> None:

@@ -9,8 +9,10 @@ from macp.v1.envelope_pb2 import Envelope, MACPError, SessionState
 
 from macp_rx.errors import MacpRefusedError
 from macp_rx.protocol import lifecycle
+from macp_rx.protocol.validation import is_blank
 from macp_rx.runtime import kernel
 from macp_rx.runtime.feeds import SessionFeed
+from macp_rx.runtime.identity import Caller
 
 if TYPE_CHECKING:
     from macp_rx.runtime.runtime import Runtime
@@ -34,8 +36,8 @@ TERMINAL: Final = frozenset(
 class SessionCall:
     """The server's side of one StreamSession call: one caller, one session, frames in, a feed out."""
 
-    def __init__(self, runtime: Runtime, caller: str) -> None:
-        self.feed: SessionFeed = SessionFeed()
+    def __init__(self, runtime: Runtime, caller: Caller) -> None:
+        self.feed: SessionFeed = SessionFeed(lambda session: kernel.may_read(session, caller))
         self._runtime = runtime
         self._caller = caller
         self._bound = ""
@@ -66,36 +68,56 @@ class SessionCall:
     def _subscribe(self, session_id: str, after: int) -> None:
         self._check_bound(session_id)
         session = self._runtime.look(session_id)
-        if not lifecycle.may_read(session, self._caller):
-            self._refuse(MacpRefusedError("FORBIDDEN", "Forbidden"), "")
+        if session is None:
+            raise MacpRefusedError("SESSION_NOT_FOUND", f"there is no session {session_id!r}")
+        if not kernel.may_read(session, self._caller):
+            self._refuse(MacpRefusedError("FORBIDDEN", "the session is not this caller's to read"), "")
             return
         self._follow(session_id, after)
 
     def _speak(self, envelope: Envelope) -> None:
+        settings = self._runtime.state.settings
         try:
-            lifecycle.check_shape(envelope, kernel.MAX_PAYLOAD_BYTES)
+            lifecycle.check_shape(envelope, settings.max_payload_bytes)
         except MacpRefusedError as refusal:
             if refusal.code in TERMINAL:
                 raise
             self._refuse(refusal, envelope.message_id)
             return
-        if not envelope.session_id or not envelope.mode.strip():
+        if is_blank(envelope.session_id) or is_blank(envelope.mode):
             raise MacpRefusedError("INVALID_ENVELOPE", "StreamSession requires a non-empty session_id and mode")
         self._check_bound(envelope.session_id)
         self._bound = envelope.session_id
-        if envelope.sender not in ("", self._caller):
-            raise MacpRefusedError("UNAUTHENTICATED", f"the credential does not speak for {envelope.sender!r}")
-        self._check_open(envelope)
+        said = self._caller.bind(envelope)
+        self._check_open(said)
+        refused = self._admit(said)
+        if refused is None:
+            return
+        if refused.code in TERMINAL:
+            raise refused
+        self._refuse(refused, envelope.message_id)
+
+    def _admit(self, envelope: Envelope) -> MacpRefusedError | None:
+        try:
+            self._caller.check_may(envelope)
+        except MacpRefusedError as refusal:
+            return refusal
+        self._caller.take(self._runtime.clock.now_ms, starts=envelope.message_type == "SessionStart")
         before = self._runtime.accepted(envelope.session_id)
         refused = self._runtime.submit(self._caller, envelope)
-        if refused is None:
-            # attached only now: the reference runtime attaches first, and so feeds outsiders (`protocol.md` 6.7)
-            if not self._following:
-                self._follow(envelope.session_id, before)
-        elif refused.code in TERMINAL:
-            raise refused
-        else:
-            self._refuse(refused, envelope.message_id)
+        if not self._following and envelope.message_type not in lifecycle.AMBIENT:
+            self._attach(envelope.session_id, before)
+        return refused
+
+    def _attach(self, session_id: str, before: int) -> None:
+        """Lets the stream hear the session from this envelope on, even if it was refused.
+
+        Unless its caller is an outsider: the reference runtime attaches whoever speaks, and so feeds outsiders
+        (`protocol.md` 6.7). Who may read a session that has yet to start is asked when it starts.
+        """
+        session = self._runtime.state.sessions.get(session_id)
+        if session is None or session.accepted > before or kernel.may_read(session, self._caller):
+            self._follow(session_id, before)
 
     def _check_bound(self, session_id: str) -> None:
         if self._bound not in ("", session_id):
@@ -105,12 +127,11 @@ class SessionCall:
     def _check_open(self, envelope: Envelope) -> None:
         if envelope.message_type == "SessionStart":
             return
-        try:
-            session = self._runtime.look(envelope.session_id)
-        except MacpRefusedError:
+        session = self._runtime.look(envelope.session_id)
+        if session is None:
             return  # told inline, by the kernel
-        if envelope.mode != session.mode:
-            raise MacpRefusedError("INVALID_ENVELOPE", f"the session's mode is {session.mode!r}")
+        if envelope.mode != session.bound.mode:
+            raise MacpRefusedError("INVALID_ENVELOPE", f"the session's mode is {session.bound.mode!r}")
         if session.state != SessionState.SESSION_STATE_OPEN:
             raise MacpRefusedError("INVALID_ENVELOPE", "SESSION_NOT_OPEN")
 

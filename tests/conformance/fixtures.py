@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import symbol_database
+from google.protobuf import json_format, symbol_database
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import Envelope
 
-__all__ = ["Fixture", "Step", "is_subset", "vectors"]
+from macp_rx.protocol.lifecycle import Entry, Kind
+from macp_rx.protocol.messages import payload_type
+
+__all__ = ["Fixture", "Step", "as_json", "is_subset", "vectors"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,21 @@ class Fixture:
             accepted = message["expect"] == "accept"
             yield Step(envelope, accepted, message.get("expected_error_code"), message.get("accepted_at_ms"))
 
+    def check_history(self, entries: Sequence[Entry]) -> None:
+        """Compares what was accepted with what should have been, if the fixture says so."""
+        if self.expected_history is None:
+            return
+        told = [entry.envelope for entry in entries if entry.envelope is not None][1:]
+        assert [envelope.message_type for envelope in told] == [one["message_type"] for one in self.expected_history]
+        for expected, entry in zip(self.expected_history, entries[1:], strict=True):
+            envelope = entry.envelope
+            assert envelope is not None
+            assert envelope.sender == expected["sender"]
+            assert expected.get("synthetic", False) == (entry.kind is Kind.SYNTHETIC)
+            cls = payload_type(envelope.mode, envelope.message_type)
+            assert cls is not None
+            assert is_subset(expected.get("payload", {}), as_json(cls.FromString(envelope.payload)))
+
     def _envelope(self, session_id: str, number: int, message_type: str, sender: str, payload: Message) -> Envelope:
         return Envelope(
             macp_version="1.0",
@@ -110,6 +128,13 @@ def _payload(type_name: str, values: dict[str, Any]) -> Message:
     return payload  # type: ignore[no-any-return]
 
 
+def as_json(payload: Message) -> dict[str, Any]:
+    """A payload as fixtures write it: every field, under its own name."""
+    return json_format.MessageToDict(
+        payload, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+
+
 def is_subset(expected: object, actual: object) -> bool:
     """Objects by their members, arrays by their first elements, the rest by equality."""
     if isinstance(expected, dict) and isinstance(actual, dict):
@@ -123,7 +148,7 @@ def is_subset(expected: object, actual: object) -> bool:
     return expected == actual
 
 
-def vectors(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """The commitment-hash vectors of some folders."""
-    paths = [path for folder in folders for path in sorted((folder / "cmt-hash").glob("cmt_hash_*.json"))]
-    return [json.loads(path.read_text()) for path in paths]
+def vectors(folders: Sequence[Path], kind: str) -> list[dict[str, Any]]:
+    """The vectors of one kind, ``cmt-hash`` or ``receipt``: what lies in the subfolders of that name, but for schemas."""
+    paths = [path for folder in folders for path in sorted((folder / kind).glob("*.json"))]
+    return [json.loads(path.read_text()) for path in paths if not path.name.endswith("schema.json")]

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
-from google.protobuf import json_format
 from macp.v1 import core_pb2, policy_pb2
 from macp.v1.envelope_pb2 import Envelope, SessionState
 
-from macp_rx import MacpAckError, MacpClient, MacpRefusedError
-from macp_rx.protocol import lifecycle
-from macp_rx.protocol.commitment import commitment_hash
-from macp_rx.protocol.modes import MODES
-from tests.conformance.fixtures import Fixture, is_subset
+from macp_rx import MacpAckError, MacpClient, MacpRefusedError, Runtime
+from macp_rx.clock import VirtualClock
+from macp_rx.protocol import jcs, lifecycle
+from macp_rx.protocol.commitment import commitment_hash, project, verify_commitment_hash
+from macp_rx.protocol.lifecycle import Entry, Kind
+from macp_rx.protocol.modes import MODES, handoff
+from macp_rx.protocol.policy import BUILT_IN, Policy, policy_from
+from macp_rx.protocol.receipt import verify_receipt
+from tests.conformance.fixtures import Fixture, as_json, is_subset
 from tests.conftest import Connect
 
 STATES = {name.removeprefix("SESSION_STATE_").capitalize(): number for name, number in SessionState.items()}
@@ -22,37 +27,59 @@ STATES = {name.removeprefix("SESSION_STATE_").capitalize(): number for name, num
 
 def test_the_pure_functions_conform(fixture: Fixture) -> None:
     session_id = str(uuid.uuid4())
-    session = lifecycle.start(fixture.start(session_id), 0 if fixture.clocked else 1, known=None)
-    history: list[Envelope] = []
+    mode = MODES[fixture.mode]
+    policies = dict(BUILT_IN)
+    if fixture.needs_policy:
+        policy = policy_from(_descriptor(fixture.policy))
+        policies[policy.policy_id] = policy
+    now = 0 if fixture.clocked else 1
+    session = lifecycle.start(fixture.start(session_id), now, mode=mode, policies=policies)
     for number, step in enumerate(fixture.steps(session_id), start=1):
-        code = None
-        try:
-            session = lifecycle.accept(session, step.envelope, step.at_ms or number)
-            history.append(step.envelope)
-        except MacpRefusedError as refusal:
-            code = refusal.code
+        if step.envelope.message_type == "SessionStart":
+            code = _refused_start(step.envelope, policies)
+        else:
+            session, refusal = lifecycle.receive(session, mode, step.envelope, step.at_ms or number)
+            code = refusal.code if refusal else None
         step.check(number, code)
     assert session.state == STATES[fixture.expected_final_state]
-    state = MODES[fixture.mode].as_json(session.mode_state)
+    state = mode.mode.as_json(session.mode_state)
     assert is_subset(fixture.expected_mode_state or {}, state), state
-    assert _replayed(fixture, session_id, history) == state
+    fixture.check_history([entry for entry in session.log or () if entry.envelope is not None])
+    assert lifecycle.replay(session.log or (), mode, session.bound.policy) == session
 
 
-def _replayed(fixture: Fixture, session_id: str, history: list[Envelope]) -> dict[str, object]:
-    session = lifecycle.start(fixture.start(session_id), 1, known=None)
-    for envelope in history:
-        session = lifecycle.accept(session, envelope, 2)
-    return MODES[fixture.mode].as_json(session.mode_state)
+def _refused_start(envelope: Envelope, policies: Mapping[str, Policy]) -> str | None:
+    try:
+        lifecycle.check_shape(envelope, 1_048_576)
+        lifecycle.start(envelope, 1, mode=MODES.get(envelope.mode), policies=policies)
+    except MacpRefusedError as refusal:
+        return refusal.code
+    return None
 
 
 def test_a_runtime_conforms(fixture: Fixture, connect: Connect) -> None:
-    client = connect(fixture.initiator)
+    _drive(fixture, connect(fixture.initiator), lambda _at: None)
+
+
+def test_a_runtime_conforms_on_a_clock(clocked_fixture: Fixture) -> None:
+    clock = VirtualClock(start=datetime.fromtimestamp(0, UTC))
+
+    def advance(at_ms: int) -> None:
+        clock.advance_to(at_ms / 1000)
+
+    with Runtime(clock=clock) as runtime:
+        _drive(clocked_fixture, MacpClient.embedded(agent=clocked_fixture.initiator, runtime=runtime), advance)
+
+
+def _drive(fixture: Fixture, client: MacpClient, advance: Callable[[int], None]) -> None:
     if fixture.needs_policy:
         _register(client.acting_as("macp-conform"), fixture.policy)
     session_id = str(uuid.uuid4())
     client.send(fixture.start(session_id))
     for number, step in enumerate(fixture.steps(session_id), start=1):
         code = None
+        if step.at_ms is not None:
+            advance(step.at_ms)
         try:
             client.acting_as(step.envelope.sender).send(step.envelope)
         except MacpAckError as refusal:
@@ -60,22 +87,29 @@ def test_a_runtime_conforms(fixture: Fixture, connect: Connect) -> None:
         step.check(number, code)
     assert client.get_session(session_id).metadata.state == STATES[fixture.expected_final_state]
     said = [accepted.envelope for accepted in client.history(session_id)]
+    fixture.check_history([Entry(_kind(envelope), 0, envelope) for envelope in said])
     if fixture.expected_resolution:
         resolution = core_pb2.CommitmentPayload.FromString(said[-1].payload)
-        told = json_format.MessageToDict(
-            resolution, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-        )
-        assert is_subset(fixture.expected_resolution, told)
+        assert is_subset(fixture.expected_resolution, as_json(resolution))
 
 
-def _register(client: MacpClient, policy: dict[str, Any]) -> None:
-    descriptor = policy_pb2.PolicyDescriptor(
+def _kind(envelope: Envelope) -> Kind:
+    """The wire does not say which messages are the runtime's own; their ids do."""
+    return Kind.SYNTHETIC if envelope.message_id.startswith(handoff.RESERVED) else Kind.MESSAGE
+
+
+def _descriptor(policy: dict[str, Any]) -> policy_pb2.PolicyDescriptor:
+    return policy_pb2.PolicyDescriptor(
         policy_id=policy["policy_id"],
         mode=policy["mode"],
         description=policy.get("description", ""),
         rules=json.dumps(policy["rules"], separators=(",", ":")),
         schema_version=policy["schema_version"],
     )
+
+
+def _register(client: MacpClient, policy: dict[str, Any]) -> None:
+    descriptor = _descriptor(policy)
     try:
         client.register_policy(descriptor)
     except MacpRefusedError:
@@ -83,11 +117,35 @@ def _register(client: MacpClient, policy: dict[str, Any]) -> None:
         client.register_policy(descriptor)
 
 
-def test_a_commitment_hashes_to_what_the_vector_says(vector: dict[str, Any]) -> None:
-    payload = dict(vector["payload"])
+def test_a_commitment_hashes_to_what_the_vector_says(
+    hash_vector: dict[str, Any], hashes_by_name: dict[str, str]
+) -> None:
+    payload = dict(hash_vector["payload"])
     supersedes = payload.pop("supersedes", None)
     commitment = core_pb2.CommitmentPayload(**payload)
     if supersedes is not None:
         commitment.supersedes.SetInParent()
         commitment.supersedes.MergeFrom(core_pb2.CommitmentRef(**supersedes))
-    assert commitment_hash(commitment) == vector["hash"]
+    canonical = jcs.encode(project(commitment)).encode()
+    preimage = f"{hash_vector['label']}:".encode() + canonical
+    assert canonical.hex() == hash_vector.get("jcs_utf8_hex", canonical.hex())
+    assert preimage.hex() == hash_vector.get("preimage_utf8_hex", preimage.hex())
+    assert commitment_hash(commitment) == hash_vector["hash"]
+    assert verify_commitment_hash(commitment.SerializeToString(), hash_vector["hash"]) == "match"
+    if other := hash_vector.get("must_differ_from"):
+        assert commitment_hash(commitment) != hashes_by_name[other]
+
+
+def test_a_claimed_hash_is_judged_as_the_vector_says(claim_vector: dict[str, Any]) -> None:
+    found = verify_commitment_hash(bytes.fromhex(claim_vector["wire_hex"]), claim_vector["claimed_hash"])
+    assert found == claim_vector["expected_outcome"]
+
+
+def test_a_receipt_is_judged_as_the_vector_says(receipt_vector: dict[str, Any]) -> None:
+    for receipt in (receipt_vector["receipt"], json.dumps(receipt_vector["receipt"])):
+        found = verify_receipt(receipt, receipt_vector["trusted_keys"])
+        assert {
+            "integrity": found.integrity,
+            "attestations": list(found.attestations),
+            "verdict": found.verdict,
+        } == receipt_vector["expected"]

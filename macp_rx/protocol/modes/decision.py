@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final
@@ -14,10 +14,12 @@ from macp.modes.decision.v1.decision_pb2 import EvaluationPayload, ObjectionPayl
 from macp.v1.core_pb2 import CommitmentPayload, CommitmentRef
 from macp.v1.envelope_pb2 import Envelope
 
-from macp_rx.errors import MacpSessionError
-from macp_rx.protocol.commitment import Bound, check_authority, decode_commitment, sign_of
+from macp_rx.errors import Denial, MacpSessionError
+from macp_rx.protocol.binding import Binding, Instant
+from macp_rx.protocol.commitment import check_authority, decode_commitment, sign_of
 from macp_rx.protocol.messages import DECISION, Message
 from macp_rx.protocol.modes.rules import Link, forbidden, invalid
+from macp_rx.protocol.policy import Policy, denied
 from macp_rx.protocol.validation import (
     validate_confidence,
     validate_recommendation,
@@ -25,6 +27,7 @@ from macp_rx.protocol.validation import (
     validate_severity,
     validate_vote,
 )
+from macp_rx.protocol.wire import parse
 
 __all__ = [
     "MODE",
@@ -33,6 +36,7 @@ __all__ = [
     "as_json",
     "authorize",
     "commit",
+    "denials",
     "evaluate",
     "initial",
     "propose",
@@ -42,6 +46,8 @@ __all__ = [
 ]
 
 MODE: Final = DECISION
+TITLE: Final = "Decision"
+DESCRIPTION: Final = "Proposals are evaluated, objected to and voted on, and one commitment ends it"
 DETERMINISM_CLASS: Final = "semantic-deterministic"
 PARTICIPANT_MODEL: Final = "declared"
 MESSAGE_TYPES: Final = ("Proposal", "Evaluation", "Objection", "Vote")
@@ -170,6 +176,50 @@ class State:
     votes: Map[str, Map[str, VotePayload]] = field(default_factory=Map[str, Map[str, VotePayload]])
     commitment: CommitmentPayload | None = None
 
+    @property
+    def is_committed(self) -> bool:
+        """Whether it has been committed to."""
+        return self.commitment is not None
+
+    @property
+    def is_positive_outcome(self) -> bool:
+        """Whether it has been committed to with a positive sign."""
+        return self.commitment is not None and self.commitment.outcome_positive
+
+    def vote_totals(self) -> dict[str, int]:
+        """Proposal id -> how many approve it, for every proposal."""
+        return {proposal_id: self._count(proposal_id, "APPROVE") for proposal_id in sorted(self.proposals)}
+
+    def vote_ratio(self, proposal_id: str) -> float:
+        """The share of approvals among the decisive votes on this one proposal; 0 without such votes."""
+        approve, reject = self._count(proposal_id, "APPROVE"), self._count(proposal_id, "REJECT")
+        return approve / (approve + reject) if approve + reject else 0.0
+
+    def majority_winner(self) -> str | None:
+        """The proposal that more than half of its decisive votes approve, and most approve; None if there is no single one."""
+        carried = {one: total for one, total in self.vote_totals().items() if self.vote_ratio(one) > 0.5}
+        best = max(carried.values(), default=0)
+        winners = [one for one, total in carried.items() if total == best]
+        return winners[0] if len(winners) == 1 else None
+
+    def has_blocking_objection(self, proposal_id: str | None = None) -> bool:
+        """Whether somebody objects critically: to this proposal, or to any. Only a policy makes that a veto."""
+        return any(
+            said.severity == "critical" and proposal_id in (None, said.proposal_id) for _, said in self.objections or ()
+        )
+
+    def review_evaluations(self) -> tuple[EvaluationPayload, ...]:
+        """The evaluations that recommend REVIEW, which no policy counts."""
+        return tuple(said for _, said in self.evaluations or () if said.recommendation == "REVIEW")
+
+    def qualifying_evaluations(self) -> tuple[EvaluationPayload, ...]:
+        """The evaluations that a policy counts."""
+        return tuple(said for _, said in self.evaluations or () if said.recommendation != "REVIEW")
+
+    def _count(self, proposal_id: str, vote: str) -> int:
+        cast = self.votes.get(proposal_id)
+        return sum(said.vote == vote for said in cast.values()) if cast is not None else 0
+
 
 def as_json(state: State) -> dict[str, object]:
     """The state as the reference runtime keeps it."""
@@ -211,13 +261,13 @@ def as_json(state: State) -> dict[str, object]:
 # Rules.
 
 
-def initial(session: Bound) -> State:
+def initial(session: Binding) -> State:
     """The state at the start. A session without participants is legal here, and inert."""
     del session
     return State()
 
 
-def authorize(session: Bound, sender: str, message_type: str) -> None:
+def authorize(session: Binding, sender: str, message_type: str) -> None:
     """Raises MacpRefusedError FORBIDDEN unless ``sender`` may say this; in this mode also for an unknown type."""
     if message_type == "Commitment":
         check_authority(session, sender)
@@ -227,25 +277,29 @@ def authorize(session: Bound, sender: str, message_type: str) -> None:
         raise forbidden(f"{sender!r} is no participant")
 
 
-def step(session: Bound, state: State, envelope: Envelope) -> State:
+def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> State:
     """The state after one more message of an authorized sender.
 
     Args:
         session: what the session is bound to.
         state: what was accepted before.
         envelope: the message.
+        at: when.
 
     Raises:
-        MacpRefusedError: INVALID_ENVELOPE, with the first rule that it breaks; the state stays as it was.
+        MacpRefusedError: INVALID_ENVELOPE, with the first rule that it breaks; POLICY_DENIED. The state stays as it was.
     """
     if envelope.message_type == "Commitment":
         commitment = decode_commitment(session, envelope.payload)
         if not state.proposals:
             raise invalid("there is no proposal to decide on")
+        reasons = tuple(denials(session.policy, state, session.participants, positive=commitment.outcome_positive))
+        if reasons:
+            raise denied(reasons)
         return replace(state, phase=Phase.COMMITTED, commitment=commitment)
     cls, check, apply = _RULES[envelope.message_type]
     try:
-        payload = cls.FromString(envelope.payload)
+        payload = parse(cls, envelope.payload)
         check(payload)
     except (DecodeError, MacpSessionError) as error:
         raise invalid(str(error)) from None
@@ -298,3 +352,97 @@ _RULES: Final[Mapping[str, tuple[type[Protobuf], Callable[[Any], None], Callable
     "Objection": (ObjectionPayload, check_objection, _object),
     "Vote": (VotePayload, check_vote, _vote),
 }
+
+
+# The policy: when it denies a commitment (RFC-MACP-0012, `protocol.md` 5.6).
+
+
+def denials(policy: Policy, state: State, participants: Sequence[str], *, positive: bool) -> Iterator[Denial]:
+    """Why a policy denies a commitment of this sign now, in the order of its checks; nothing if it permits it.
+
+    Args:
+        policy: the session's.
+        state: what was accepted.
+        participants: the session's.
+        positive: the commitment's sign.
+    """
+    objections = policy.rules.objection_handling
+    critical = [sender for sender, objection in state.objections or () if objection.severity == "critical"]
+    vetoed = objections.critical_severity_vetoes and len(critical) >= objections.veto_threshold
+    # a decline that the objections themselves authorise needs neither evaluations nor votes
+    if vetoed and not positive and objections.critical_objection_action == "finalize_decline":
+        return
+    yield from _lacking_evaluations(policy, state)
+    if vetoed:
+        holds = objections.critical_objection_action == "hold"
+        message = (
+            f"{len(critical)} critical objections {'hold the commitment back' if holds else 'veto the commitment'}"
+        )
+        yield Denial("veto_hold" if holds else "veto", message, tuple(sorted(set(critical))))
+    votes = [
+        (sender, vote.vote) for _, cast in sorted(state.votes.items()) for sender, vote in sorted(cast.items())
+    ]  # sorted, so that a sum of weights is the same in every process
+    yield from _lacking_voters(policy, len({sender for sender, _ in votes}), len(participants))
+    if policy.rules.voting.algorithm != "none":
+        yield from _outvoted(policy, votes, participants, positive=positive)
+
+
+def _lacking_evaluations(policy: Policy, state: State) -> Iterator[Denial]:
+    rules = policy.rules.evaluation
+    if not rules.required_before_voting:
+        return
+    confidences = [said.confidence for _, said in state.evaluations or () if said.recommendation != "REVIEW"]
+    least = rules.minimum_confidence
+    if least > 0 and not any(confidence >= least for confidence in confidences):
+        yield Denial("confidence_below_minimum", f"no evaluation has a confidence of {least:g} or more")
+    elif not confidences:
+        yield Denial("evaluation_required", "no evaluation recommends anything but REVIEW")
+
+
+def _lacking_voters(policy: Policy, voters: int, participants: int) -> Iterator[Denial]:
+    voting = policy.rules.voting
+    if not policy.rules.commitment.require_vote_quorum:
+        return
+    if voting.quorum_type == "count":
+        met = voters >= voting.quorum_value
+    elif participants:
+        met = voters / participants * 100 >= voting.quorum_value
+    else:
+        met = voting.quorum_value <= 0
+    if not met:
+        unit = " %" if voting.quorum_type == "percentage" else ""
+        yield Denial("quorum_not_met", f"{voters} have voted, and the quorum is {voting.quorum_value:g}{unit}")
+
+
+def _outvoted(
+    policy: Policy, votes: Sequence[tuple[str, str]], participants: Sequence[str], *, positive: bool
+) -> Iterator[Denial]:
+    """The votes of all proposals are pooled; abstentions do not count (`protocol.md` 5.6, 5)."""
+    voting, rules = policy.rules.voting, policy.rules.commitment
+    weights = voting.weights if voting.algorithm == "weighted" else {sender: 1 for sender, _ in votes}
+    approve = sum(weights.get(sender, 0) for sender, vote in votes if vote == "APPROVE")
+    reject = sum(weights.get(sender, 0) for sender, vote in votes if vote == "REJECT")
+    passed = _passes(policy, votes, participants, approve, reject) if approve + reject else None
+    tally = f"{voting.algorithm}: {approve:g} for, {reject:g} against"
+    if positive:
+        if passed is False:
+            yield Denial("threshold_not_met", f"the votes do not carry it ({tally})")
+        elif passed is None and (policy.schema_version >= 3 or rules.require_vote_quorum):
+            yield Denial("no_votes", "nobody whose vote counts has voted APPROVE or REJECT")
+    elif passed and not rules.allow_decline_over_approval:
+        yield Denial("decline_over_approval", f"the votes carry it, so it cannot be declined ({tally})")
+    elif not reject:
+        yield Denial("decline_not_backed", f"no vote that counts is against it ({tally})")
+
+
+def _passes(
+    policy: Policy, votes: Sequence[tuple[str, str]], participants: Sequence[str], approve: float, reject: float
+) -> bool:
+    voting = policy.rules.voting
+    match voting.algorithm:
+        case "plurality":
+            return approve > reject
+        case "unanimous":
+            return not reject and {sender for sender, vote in votes if vote == "APPROVE"}.issuperset(participants)
+        case _:  # majority, supermajority, weighted: reached is passed, so an even split passes at 0.5
+            return approve / (approve + reject) >= voting.threshold

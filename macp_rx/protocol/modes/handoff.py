@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -14,15 +15,33 @@ from macp.modes.handoff.v1.handoff_pb2 import (
 )
 from macp.v1.envelope_pb2 import Envelope
 
-from macp_rx.protocol.commitment import Bound, decode_commitment
-from macp_rx.protocol.messages import HANDOFF, Message
+from macp_rx.protocol.binding import Binding, Instant
+from macp_rx.protocol.commitment import decode_commitment
+from macp_rx.protocol.messages import HANDOFF, MACP_VERSION, Message
 from macp_rx.protocol.modes import rules
 from macp_rx.protocol.modes.rules import Link, decoded, forbidden, invalid
 from macp_rx.protocol.validation import validate_required_field
 
-__all__ = ["State", "accept_handoff", "add_context", "as_json", "authorize", "decline", "initial", "offer", "step"]
+__all__ = [
+    "RESERVED",
+    "Offer",
+    "State",
+    "accept_handoff",
+    "add_context",
+    "as_json",
+    "authorize",
+    "check_client",
+    "decline",
+    "implicit_accept",
+    "implicit_accept_at",
+    "initial",
+    "offer",
+    "step",
+]
 
 MODE: Final = HANDOFF
+TITLE: Final = "Handoff"
+DESCRIPTION: Final = "A responsibility is offered with its context, and accepted or declined"
 DETERMINISM_CLASS: Final = "context-frozen"
 PARTICIPANT_MODEL: Final = "delegated"
 MESSAGE_TYPES: Final = ("HandoffOffer", "HandoffContext", "HandoffAccept", "HandoffDecline")
@@ -72,16 +91,22 @@ class Offer:
     Attributes:
         payload: what is offered, to whom.
         offered_by: by whom.
+        offered_at: when, Unix milliseconds of the runtime's clock.
+        suspended_ms: for how long the session had been suspended by then; a pause does not count towards the timeout.
         disposition: ``Offered``, ``Accepted`` or ``Declined``; it settles once.
         settled_by: who accepted or declined.
         outcome_reason: why.
+        implicit: nobody answered in time, so the policy accepted.
     """
 
     payload: HandoffOfferPayload
     offered_by: str
+    offered_at: int = 0
+    suspended_ms: int = 0
     disposition: str = "Offered"
     settled_by: str | None = None
     outcome_reason: str | None = None
+    implicit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +127,28 @@ class State:
         """The offer that waits for an answer."""
         return next((one for one in self.offers.values() if one.disposition == "Offered"), None)
 
+    def pending_handoffs(self) -> tuple[str, ...]:
+        """The ids of the offers that wait for an answer: one at most."""
+        return tuple(handoff_id for handoff_id, one in self.offers.items() if one.disposition == "Offered")
+
     def has_accepted_offer(self) -> bool:
         """Whether some offer was accepted."""
         return any(one.disposition == "Accepted" for one in self.offers.values())
+
+    def is_accepted(self, handoff_id: str) -> bool:
+        """Whether this offer was accepted."""
+        one = self.offers.get(handoff_id)
+        return one is not None and one.disposition == "Accepted"
+
+    def is_implicitly_accepted(self, handoff_id: str) -> bool:
+        """Whether this offer was accepted because nobody answered."""
+        one = self.offers.get(handoff_id)
+        return one is not None and one.implicit
+
+    def is_declined(self, handoff_id: str) -> bool:
+        """Whether this offer was declined."""
+        one = self.offers.get(handoff_id)
+        return one is not None and one.disposition == "Declined"
 
     def declined_targets(self) -> frozenset[str]:
         """Who has declined; they cannot be offered to again."""
@@ -118,7 +162,7 @@ class State:
 
 
 def as_json(state: State) -> dict[str, object]:
-    """The state as the reference runtime keeps it, without its clock's times."""
+    """The state as the reference runtime keeps it."""
     return {
         "offers": {
             handoff_id: {
@@ -131,6 +175,8 @@ def as_json(state: State) -> dict[str, object]:
                 "accepted_by": one.settled_by if one.disposition == "Accepted" else None,
                 "declined_by": one.settled_by if one.disposition == "Declined" else None,
                 "outcome_reason": one.outcome_reason,
+                "offered_at_ms": one.offered_at,
+                "suspended_ms_at_offer": one.suspended_ms,
             }
             for handoff_id, one in sorted(state.offers.items())
         },
@@ -147,32 +193,36 @@ def as_json(state: State) -> dict[str, object]:
 # Rules.
 
 
-def initial(session: Bound) -> State:
+def initial(session: Binding) -> State:
     """The state at the start; there must be two participants, the initiator among them."""
     if len(session.participants) < 2 or session.initiator not in session.participants:
         raise invalid("a handoff needs two participants, and the initiator must be one")
     return State()
 
 
-def authorize(session: Bound, sender: str, message_type: str) -> None:
+def authorize(session: Binding, sender: str, message_type: str) -> None:
     """The initiator offers, participants answer, whoever has authority commits."""
     rules.authorize(session, sender, message_type, initiator_only="HandoffOffer")
 
 
-def step(session: Bound, state: State, envelope: Envelope) -> State:
+def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> State:
     """The state after one more message of an authorized sender. Raises MacpRefusedError for what it breaks."""
-    if envelope.message_id.startswith(RESERVED):
-        raise invalid(f"message ids that begin with {RESERVED!r} are the runtime's own")
     match envelope.message_type:
         case "HandoffOffer":
-            return _offer(session, state, envelope)
+            return _offer(session, state, envelope, at)
         case "HandoffContext":
             return _context(state, envelope)
         case "HandoffAccept":
             accepted = decoded(envelope, HandoffAcceptPayload)
-            if accepted.implicit:
-                raise invalid("only the runtime accepts implicitly")
-            return _settle(state, envelope, accepted.handoff_id, accepted.accepted_by, "Accepted", accepted.reason)
+            return _settle(
+                state,
+                envelope,
+                accepted.handoff_id,
+                accepted.accepted_by,
+                "Accepted",
+                accepted.reason,
+                implicit=accepted.implicit,
+            )
         case "HandoffDecline":
             declined = decoded(envelope, HandoffDeclinePayload)
             return _settle(state, envelope, declined.handoff_id, declined.declined_by, "Declined", declined.reason)
@@ -185,7 +235,7 @@ def step(session: Bound, state: State, envelope: Envelope) -> State:
             raise invalid(f"handoff mode has no {other!r}")
 
 
-def _offer(session: Bound, state: State, envelope: Envelope) -> State:
+def _offer(session: Binding, state: State, envelope: Envelope, at: Instant) -> State:
     offered = decoded(envelope, HandoffOfferPayload)
     target = offered.target_participant
     if not offered.handoff_id or not target:
@@ -196,7 +246,8 @@ def _offer(session: Bound, state: State, envelope: Envelope) -> State:
         raise invalid(f"{target!r} is not another participant")
     if not state.can_offer_to(target):
         raise invalid(f"another offer is open or accepted, or {target!r} has declined before")
-    return replace(state, offers=state.offers.set(offered.handoff_id, Offer(offered, envelope.sender)))
+    made = Offer(offered, envelope.sender, at.now, at.suspended_ms)
+    return replace(state, offers=state.offers.set(offered.handoff_id, made))
 
 
 def _context(state: State, envelope: Envelope) -> State:
@@ -208,7 +259,16 @@ def _context(state: State, envelope: Envelope) -> State:
     return replace(state, contexts=state.contexts.set(context.handoff_id, contexts))
 
 
-def _settle(state: State, envelope: Envelope, handoff_id: str, named: str, disposition: str, reason: str) -> State:
+def _settle(
+    state: State,
+    envelope: Envelope,
+    handoff_id: str,
+    named: str,
+    disposition: str,
+    reason: str,
+    *,
+    implicit: bool = False,
+) -> State:
     one = _known(state, handoff_id)
     if envelope.sender != one.payload.target_participant:
         raise forbidden("only who was offered to answers")
@@ -216,7 +276,9 @@ def _settle(state: State, envelope: Envelope, handoff_id: str, named: str, dispo
         raise invalid(f"{envelope.sender!r} cannot answer in the name of {named!r}")
     if one.disposition != "Offered":
         raise invalid(f"the offer is {one.disposition} already")
-    settled = replace(one, disposition=disposition, settled_by=envelope.sender, outcome_reason=reason)
+    settled = replace(
+        one, disposition=disposition, settled_by=envelope.sender, outcome_reason=reason, implicit=implicit
+    )
     return replace(state, offers=state.offers.set(handoff_id, settled))
 
 
@@ -225,3 +287,68 @@ def _known(state: State, handoff_id: str) -> Offer:
     if one is None:
         raise invalid(f"there is no offer {handoff_id!r}")
     return one
+
+
+# The implicit accept: what a policy lets happen when nobody answers (`protocol.md` 4.5).
+
+
+def check_client(envelope: Envelope) -> None:
+    """Raises INVALID_ENVELOPE for what only the runtime says: its own message ids, and an implicit accept."""
+    if envelope.message_id.startswith(RESERVED):
+        raise invalid(f"message ids that begin with {RESERVED!r} are the runtime's own")
+    if envelope.message_type == "HandoffAccept" and decoded(envelope, HandoffAcceptPayload).implicit:
+        raise invalid("only the runtime accepts implicitly")
+
+
+def implicit_accept_at(session: Binding, state: State, pauses: Iterable[tuple[int, int]]) -> int | None:
+    """When the offer that waits for an answer is accepted by itself, Unix milliseconds; None if it never is.
+
+    Args:
+        session: what the session is bound to.
+        state: what was accepted.
+        pauses: (from, to) of each completed suspension, in order; they stretch the time to answer.
+    """
+    timeout = session.policy.rules.acceptance.implicit_accept_timeout_ms
+    waiting = state.active_offer()
+    if not timeout or waiting is None:
+        return None
+    at, left = waiting.offered_at, timeout
+    for begin, end in pauses:
+        if begin >= waiting.offered_at:
+            ran = max(0, begin - at)
+            if ran >= left:
+                break
+            left -= ran
+            at = max(at, begin, end)
+    return at + left
+
+
+def implicit_accept(session: Binding, state: State, at: Instant, pauses: Iterable[tuple[int, int]]) -> Envelope | None:
+    """The acceptance that the runtime says for whoever was offered to, if it is due; None if not.
+
+    Its time is the deadline, not when somebody looked, so that it is the same whoever finds it.
+    """
+    waiting = state.active_offer()
+    deadline = implicit_accept_at(session, state, pauses)
+    if waiting is None or deadline is None:
+        return None
+    elapsed = at.now - waiting.offered_at - (at.suspended_ms - waiting.suspended_ms)
+    if elapsed < session.policy.rules.acceptance.implicit_accept_timeout_ms:
+        return None
+    offered = waiting.payload
+    accepted = HandoffAcceptPayload(
+        handoff_id=offered.handoff_id,
+        accepted_by=offered.target_participant,
+        reason="implicit accept (timeout)",
+        implicit=True,
+    )
+    return Envelope(
+        macp_version=MACP_VERSION,
+        mode=MODE,
+        message_type="HandoffAccept",
+        message_id=f"{RESERVED}{offered.handoff_id}",
+        session_id=session.session_id,
+        sender=offered.target_participant,
+        timestamp_unix_ms=deadline,
+        payload=accepted.SerializeToString(),
+    )

@@ -11,14 +11,19 @@ from immutables import Map
 from macp.modes.multi_round.v1.multi_round_pb2 import ContributePayload
 from macp.v1.envelope_pb2 import Envelope
 
-from macp_rx.protocol.commitment import Bound, decode_commitment
+from macp_rx.protocol.binding import Binding, Instant
+from macp_rx.protocol.commitment import decode_commitment
 from macp_rx.protocol.messages import MULTI_ROUND, Message
-from macp_rx.protocol.modes.rules import forbidden, invalid, need_roster
+from macp_rx.protocol.modes.rules import initiator_commits, invalid, need_roster
+from macp_rx.protocol.strict_json import as_json_text
 from macp_rx.protocol.validation import validate_required_field
+from macp_rx.protocol.wire import parse
 
-__all__ = ["State", "as_json", "authorize", "contribute", "initial", "step"]
+__all__ = ["State", "as_json", "authorize", "contribute", "initial", "resolution", "step"]
 
 MODE: Final = MULTI_ROUND
+TITLE: Final = "Multi-round"
+DESCRIPTION: Final = "Everybody contributes a value, round by round, until all agree"
 DETERMINISM_CLASS: Final = "semantic-deterministic"
 PARTICIPANT_MODEL: Final = "peer"
 MESSAGE_TYPES: Final = ("Contribute",)
@@ -58,22 +63,18 @@ def as_json(state: State) -> dict[str, object]:
     }
 
 
-def initial(session: Bound) -> State:
+def initial(session: Binding) -> State:
     """The state at the start; refuses an empty roster."""
     need_roster(session)
     return State(session.participants)
 
 
-def authorize(session: Bound, sender: str, message_type: str) -> None:
+def authorize(session: Binding, sender: str, message_type: str) -> None:
     """Participants contribute; the initiator commits, whatever the policy says of authority."""
-    if message_type == "Commitment":
-        if sender != session.initiator:
-            raise forbidden("only the initiator commits in this mode")
-    elif sender not in session.participants:
-        raise forbidden(f"{sender!r} is no participant")
+    initiator_commits(session, sender, message_type)
 
 
-def step(session: Bound, state: State, envelope: Envelope) -> State:
+def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> State:
     """The state after one more message of an authorized sender. Raises MacpRefusedError for what it breaks."""
     match envelope.message_type:
         case "Contribute":
@@ -85,6 +86,13 @@ def step(session: Bound, state: State, envelope: Envelope) -> State:
             return state
         case other:
             raise invalid(f"multi-round mode has no {other!r}")
+
+
+def resolution(state: State) -> bytes:
+    """What a resolved session came to, as the reference runtime stores it."""
+    final = as_json_text(dict(state.contributions))
+    agreed = as_json_text(state.contributions[state.participants[0]])
+    return f'{{"converged_value":{agreed},"round":{state.round},"final":{final}}}'.encode()
 
 
 def _contribute(state: State, envelope: Envelope) -> State:
@@ -103,7 +111,7 @@ def _value(payload: bytes) -> str:
     if not payload:
         raise invalid("a contribution needs a payload")
     try:
-        message: ContributePayload | None = ContributePayload.FromString(payload)
+        message: ContributePayload | None = parse(ContributePayload, payload)
     except DecodeError:
         message = None
     canonical = message is not None and message.SerializeToString() == payload
@@ -116,9 +124,25 @@ def _value(payload: bytes) -> str:
 
 
 def _json_value(payload: bytes) -> str | None:
+    """The value of a JSON object's one member ``value``, or a list's one item: how the reference runtime reads a struct."""
     try:
-        said = json.loads(payload.decode())
-    except ValueError:
+        said: object = json.loads(payload.decode(), object_pairs_hook=tuple, parse_constant=_no_json)
+    except (ValueError, RecursionError):
         return None
-    value = cast("dict[str, object]", said).get("value") if isinstance(said, dict) else None
-    return value if isinstance(value, str) else None
+    if isinstance(said, tuple):
+        values = [value for name, value in cast("tuple[tuple[str, object], ...]", said) if name == "value"]
+    else:
+        values = cast("list[object]", said) if isinstance(said, list) else []
+    return values[0] if len(values) == 1 and isinstance(values[0], str) and _is_unicode(values[0]) else None
+
+
+def _no_json(constant: str) -> object:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True

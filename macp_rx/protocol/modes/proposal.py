@@ -16,11 +16,12 @@ from macp.modes.proposal.v1.proposal_pb2 import (
 )
 from macp.v1.envelope_pb2 import Envelope
 
-from macp_rx.protocol.commitment import Bound, decode_commitment
+from macp_rx.protocol.binding import Binding, Instant
+from macp_rx.protocol.commitment import decode_commitment
 from macp_rx.protocol.messages import PROPOSAL, Message
 from macp_rx.protocol.modes import rules
 from macp_rx.protocol.modes.rules import Link, decoded, forbidden, invalid, need_roster
-from macp_rx.protocol.validation import validate_required_field
+from macp_rx.protocol.validation import is_blank, validate_required_field
 
 __all__ = [
     "State",
@@ -36,6 +37,8 @@ __all__ = [
 ]
 
 MODE: Final = PROPOSAL
+TITLE: Final = "Proposal"
+DESCRIPTION: Final = "Proposals and counter-proposals, until all who must agree do, or one rejects for good"
 DETERMINISM_CLASS: Final = "semantic-deterministic"
 PARTICIPANT_MODEL: Final = "peer"
 MESSAGE_TYPES: Final = ("Proposal", "CounterProposal", "Accept", "Reject", "Withdraw")
@@ -103,23 +106,46 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejection:
+    """One participant's rejection of a proposal.
+
+    Attributes:
+        proposal_id: which.
+        sender: whose.
+        reason: why.
+        terminal: it ends the negotiation, by its own word or by the policy's.
+    """
+
+    proposal_id: str
+    sender: str
+    reason: str
+    terminal: bool
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """What was accepted in a proposal session.
 
     Attributes:
-        participants: who must agree.
+        initiator: who started the session.
+        participants: who negotiate.
+        criterion: who must accept a proposal: ``all_parties``, every ``counterparty`` of its proposer, or the ``initiator``.
         proposals: proposal id -> proposal.
         accepts: sender -> the proposal it accepts now.
-        rejections: (sender, rejection), as a list that shares structure.
-        terminal_rejections: (sender, rejection) that end the negotiation.
+        rejections: every rejection, as a list that shares structure.
+        terminal_rejections: those that end the negotiation, unless their proposal is withdrawn.
+        counters: how many counter-proposals there were, withdrawn ones too.
         committed: a commitment was accepted.
     """
 
+    initiator: str
     participants: tuple[str, ...]
+    criterion: str = "all_parties"
     proposals: Map[str, Proposal] = field(default_factory=Map[str, Proposal])
     accepts: Map[str, str] = field(default_factory=Map[str, str])
-    rejections: Link[tuple[str, RejectPayload]] | None = None
-    terminal_rejections: tuple[tuple[str, RejectPayload], ...] = ()
+    rejections: Link[Rejection] | None = None
+    terminal_rejections: tuple[Rejection, ...] = ()
+    counters: int = 0
     committed: bool = False
 
     @property
@@ -132,14 +158,38 @@ class State:
         return "Converged" if self.accepted_proposal() is not None else "Negotiating"
 
     def accepted_proposal(self) -> str | None:
-        """The live proposal that every participant accepts now."""
-        agreed = {self.accepts.get(participant) for participant in self.participants}
-        found = agreed.pop() if len(agreed) == 1 else None
-        return found if found is not None and self.proposals[found].live else None
+        """The live proposal that those accept now who must; the first by id, where a lone proposer needs nobody's consent."""
+        # only what somebody accepts can be accepted, except what nobody but its proposer could
+        candidates = sorted(set(self.accepts.values())) if len(self.participants) > 1 else self.live_proposals()
+        return next((one for one in candidates if self.proposals[one].live and self._is_accepted(one)), None)
+
+    def _is_accepted(self, proposal_id: str) -> bool:
+        match self.criterion:
+            case "initiator":
+                needed: tuple[str, ...] = (self.initiator,)
+            case "counterparty":
+                proposer = self.proposals[proposal_id].proposer
+                needed = tuple(name for name in self.participants if name != proposer)
+            case _:
+                needed = self.participants
+        return all(self.accepts.get(name) == proposal_id for name in needed)
 
     def live_proposals(self) -> tuple[str, ...]:
         """The ids of the proposals that were not withdrawn."""
         return tuple(sorted(proposal_id for proposal_id, one in self.proposals.items() if one.live))
+
+    def is_accepted(self, proposal_id: str) -> bool:
+        """Whether those accept this proposal now who must."""
+        one = self.proposals.get(proposal_id)
+        return one is not None and one.live and self._is_accepted(proposal_id)
+
+    def has_terminal_rejection(self) -> bool:
+        """Whether somebody's rejection ends the negotiation."""
+        return bool(self.terminal_rejections)
+
+    def is_terminally_rejected(self, proposal_id: str) -> bool:
+        """Whether a rejection of this proposal ends the negotiation."""
+        return any(said.proposal_id == proposal_id for said in self.terminal_rejections)
 
 
 def as_json(state: State) -> dict[str, object]:
@@ -162,12 +212,12 @@ def as_json(state: State) -> dict[str, object]:
         },
         "accepts": dict(sorted(state.accepts.items())),
         "terminal_rejections": [
-            {"proposal_id": said.proposal_id, "sender": sender, "reason": said.reason}
-            for sender, said in state.terminal_rejections
+            {"proposal_id": said.proposal_id, "sender": said.sender, "reason": said.reason}
+            for said in state.terminal_rejections
         ],
         "rejections": [
-            {"proposal_id": said.proposal_id, "sender": sender, "reason": said.reason, "terminal": said.terminal}
-            for sender, said in state.rejections or ()
+            {"proposal_id": said.proposal_id, "sender": said.sender, "reason": said.reason, "terminal": said.terminal}
+            for said in state.rejections or ()
         ],
         "phase": state.phase,
     }
@@ -176,30 +226,30 @@ def as_json(state: State) -> dict[str, object]:
 # Rules.
 
 
-def initial(session: Bound) -> State:
+def initial(session: Binding) -> State:
     """The state at the start; refuses an empty roster."""
     need_roster(session)
-    return State(session.participants)
+    return State(session.initiator, session.participants, session.policy.rules.acceptance.criterion)
 
 
-def authorize(session: Bound, sender: str, message_type: str) -> None:
+def authorize(session: Binding, sender: str, message_type: str) -> None:
     """Participants negotiate, whoever has authority commits."""
     rules.authorize(session, sender, message_type)
 
 
-def step(session: Bound, state: State, envelope: Envelope) -> State:
+def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> State:
     """The state after one more message of an authorized sender. Raises MacpRefusedError for what it breaks."""
     match envelope.message_type:
         case "Proposal":
             return _propose(state, envelope.sender, decoded(envelope, ProposalPayload))
         case "CounterProposal":
-            return _counter(state, envelope.sender, decoded(envelope, CounterProposalPayload))
+            return _counter(session, state, envelope.sender, decoded(envelope, CounterProposalPayload))
         case "Accept":
             accepted = decoded(envelope, AcceptPayload)
             _check_live(state, accepted.proposal_id)
             return replace(state, accepts=state.accepts.set(envelope.sender, accepted.proposal_id))
         case "Reject":
-            return _reject(state, envelope.sender, decoded(envelope, RejectPayload))
+            return _reject(session, state, envelope.sender, decoded(envelope, RejectPayload))
         case "Withdraw":
             return _withdraw(state, envelope.sender, decoded(envelope, WithdrawPayload))
         case "Commitment":
@@ -212,26 +262,34 @@ def step(session: Bound, state: State, envelope: Envelope) -> State:
 
 
 def _propose(state: State, sender: str, proposed: ProposalPayload | CounterProposalPayload) -> State:
-    if not proposed.proposal_id.strip():
+    if is_blank(proposed.proposal_id):
         raise invalid("proposal_id is blank")
     if proposed.proposal_id in state.proposals:
         raise invalid(f"proposal {proposed.proposal_id!r} exists already")
     return replace(state, proposals=state.proposals.set(proposed.proposal_id, Proposal(proposed, sender)))
 
 
-def _counter(state: State, sender: str, proposed: CounterProposalPayload) -> State:
-    if not proposed.proposal_id.strip() or not proposed.supersedes_proposal_id.strip():
+def _counter(session: Binding, state: State, sender: str, proposed: CounterProposalPayload) -> State:
+    if is_blank(proposed.proposal_id) or is_blank(proposed.supersedes_proposal_id):
         raise invalid("proposal_id and supersedes_proposal_id must not be blank")
     after = _propose(state, sender, proposed)
     if proposed.supersedes_proposal_id not in state.proposals:  # it may have been withdrawn
         raise invalid(f"there is no proposal {proposed.supersedes_proposal_id!r}")
-    return after
+    most = session.policy.rules.counter_proposal.max_rounds
+    if 0 < most <= state.counters:
+        raise invalid(f"the policy allows {most} counter-proposals, and there were as many")
+    return replace(after, counters=state.counters + 1)
 
 
-def _reject(state: State, sender: str, rejected: RejectPayload) -> State:
+def _reject(session: Binding, state: State, sender: str, rejected: RejectPayload) -> State:
     _check_live(state, rejected.proposal_id)
-    terminal = (*state.terminal_rejections, (sender, rejected)) if rejected.terminal else state.terminal_rejections
-    return replace(state, rejections=Link((sender, rejected), state.rejections), terminal_rejections=terminal)
+    ends = rejected.terminal or session.policy.rules.rejection.terminal_on_any_reject
+    said = Rejection(rejected.proposal_id, sender, rejected.reason, ends)
+    return replace(
+        state,
+        rejections=Link(said, state.rejections),
+        terminal_rejections=(*state.terminal_rejections, said) if ends else state.terminal_rejections,
+    )
 
 
 def _withdraw(state: State, sender: str, withdrawn: WithdrawPayload) -> State:
@@ -247,7 +305,7 @@ def _withdraw(state: State, sender: str, withdrawn: WithdrawPayload) -> State:
         state,
         proposals=state.proposals.set(proposal_id, replace(one, live=False)),
         accepts=Map({who: accepted for who, accepted in state.accepts.items() if accepted != proposal_id}),
-        terminal_rejections=tuple(said for said in state.terminal_rejections if said[1].proposal_id != proposal_id),
+        terminal_rejections=tuple(said for said in state.terminal_rejections if said.proposal_id != proposal_id),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -9,16 +11,32 @@ from immutables import Map
 from macp.modes.quorum.v1.quorum_pb2 import AbstainPayload, ApprovalRequestPayload, ApprovePayload, RejectPayload
 from macp.v1.envelope_pb2 import Envelope
 
-from macp_rx.errors import MacpSessionError
-from macp_rx.protocol.commitment import Bound, decode_commitment
+from macp_rx.errors import Denial, MacpSessionError
+from macp_rx.protocol.binding import Binding, Instant
+from macp_rx.protocol.commitment import decode_commitment
 from macp_rx.protocol.messages import QUORUM, Message
 from macp_rx.protocol.modes import rules
 from macp_rx.protocol.modes.rules import decoded, invalid, need_roster
+from macp_rx.protocol.policy import Policy, QuorumThreshold, denied
 from macp_rx.protocol.validation import validate_required_field
 
-__all__ = ["State", "abstain", "approve", "as_json", "authorize", "initial", "reject", "request_approval", "step"]
+__all__ = [
+    "State",
+    "abstain",
+    "approve",
+    "as_json",
+    "authorize",
+    "denials",
+    "effective_threshold",
+    "initial",
+    "reject",
+    "request_approval",
+    "step",
+]
 
 MODE: Final = QUORUM
+TITLE: Final = "Quorum"
+DESCRIPTION: Final = "A request is approved by so many participants, or can no longer be"
 DETERMINISM_CLASS: Final = "semantic-deterministic"
 PARTICIPANT_MODEL: Final = "quorum"
 MESSAGE_TYPES: Final = ("ApprovalRequest", "Approve", "Reject", "Abstain")
@@ -76,25 +94,41 @@ class State:
     """What was accepted in a quorum session.
 
     Attributes:
+        participants: who may cast a ballot.
         request: what approval is asked for; one per session.
         requested_by: by whom.
         ballots: sender -> ballot; the first stands.
         approvals: how many of them approve.
+        required: how many approvals are enough: what the policy says, else what was asked for.
     """
 
+    participants: tuple[str, ...]
     request: ApprovalRequestPayload | None = None
     requested_by: str = ""
     ballots: Map[str, Ballot] = field(default_factory=Map[str, Ballot])
     approvals: int = 0
+    required: int = 0
 
     def has_quorum(self) -> bool:
         """Whether enough have approved."""
-        return self.request is not None and self.approvals >= self.request.required_approvals
+        return self.request is not None and self.approvals >= self.required
 
-    def is_threshold_unreachable(self, participants: int) -> bool:
+    def is_threshold_unreachable(self) -> bool:
         """Whether the ballots that are missing can no longer make it enough."""
-        missing = participants - len(self.ballots)
-        return self.request is not None and self.approvals + missing < self.request.required_approvals
+        missing = len(self.participants) - len(self.ballots)
+        return self.request is not None and self.approvals + missing < self.required
+
+    def commitment_ready(self) -> bool:
+        """Whether a commitment is possible: enough have approved, or no longer can."""
+        return self.has_quorum() or self.is_threshold_unreachable()
+
+    def remaining_votes_needed(self) -> int:
+        """How many more approvals are needed."""
+        return max(0, self.required - self.approvals)
+
+    def voted_senders(self) -> frozenset[str]:
+        """Who has cast a ballot."""
+        return frozenset(self.ballots)
 
     def count(self, choice: str) -> int:
         """How many ballots say ``Approve``, ``Reject`` or ``Abstain``."""
@@ -130,18 +164,18 @@ def as_json(state: State) -> dict[str, object]:
 # Rules.
 
 
-def initial(session: Bound) -> State:
+def initial(session: Binding) -> State:
     """The state at the start; refuses an empty roster."""
     need_roster(session)
-    return State()
+    return State(session.participants)
 
 
-def authorize(session: Bound, sender: str, message_type: str) -> None:
+def authorize(session: Binding, sender: str, message_type: str) -> None:
     """The initiator asks, participants answer, whoever has authority commits."""
     rules.authorize(session, sender, message_type, initiator_only="ApprovalRequest")
 
 
-def step(session: Bound, state: State, envelope: Envelope) -> State:
+def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> State:
     """The state after one more message of an authorized sender. Raises MacpRefusedError for what it breaks."""
     match envelope.message_type:
         case "ApprovalRequest":
@@ -153,15 +187,18 @@ def step(session: Bound, state: State, envelope: Envelope) -> State:
         case "Abstain":
             return _ballot(state, envelope, decoded(envelope, AbstainPayload))
         case "Commitment":
-            decode_commitment(session, envelope.payload)
-            if not (state.has_quorum() or state.is_threshold_unreachable(len(session.participants))):
+            commitment = decode_commitment(session, envelope.payload)
+            if not state.commitment_ready():
                 raise invalid("enough have neither approved nor become unable to")
+            reasons = tuple(denials(session.policy, state, positive=commitment.outcome_positive))
+            if reasons:
+                raise denied(reasons)
             return state
         case other:
             raise invalid(f"quorum mode has no {other!r}")
 
 
-def _request(session: Bound, state: State, envelope: Envelope) -> State:
+def _request(session: Binding, state: State, envelope: Envelope) -> State:
     request = decoded(envelope, ApprovalRequestPayload)
     if state.request is not None:
         raise invalid("there is a request already")
@@ -169,7 +206,10 @@ def _request(session: Bound, state: State, envelope: Envelope) -> State:
         raise invalid("request_id is empty")
     if not 1 <= request.required_approvals <= len(session.participants):
         raise invalid(f"required_approvals {request.required_approvals} is not in 1 to {len(session.participants)}")
-    return replace(state, request=request, requested_by=envelope.sender)
+    required = effective_threshold(
+        session.policy.rules.threshold, len(session.participants), request.required_approvals
+    )
+    return replace(state, request=request, requested_by=envelope.sender, required=required)
 
 
 def _ballot(state: State, envelope: Envelope, ballot: ApprovePayload | RejectPayload | AbstainPayload) -> State:
@@ -180,3 +220,26 @@ def _ballot(state: State, envelope: Envelope, ballot: ApprovePayload | RejectPay
     cast = Ballot(envelope.message_type, ballot.reason)
     approvals = state.approvals + (envelope.message_type == "Approve")
     return replace(state, ballots=state.ballots.set(envelope.sender, cast), approvals=approvals)
+
+
+def effective_threshold(threshold: QuorumThreshold, participants: int, required_approvals: int) -> int:
+    """How many approvals are enough (`protocol.md` 5.6).
+
+    Args:
+        threshold: the policy's; without a value it is inert.
+        participants: how many there are.
+        required_approvals: what the request asks for.
+    """
+    value = threshold.value
+    if value is None or value <= 0:
+        return required_approvals
+    if threshold.type == "percentage":
+        # whole numbers: in binary fractions 28 % of 25 would be 8
+        return max(1, (int(value) * participants + 99) // 100)
+    return max(1, math.ceil(value))  # may exceed the roster: then the request can be declined at once
+
+
+def denials(policy: Policy, state: State, *, positive: bool) -> Iterator[Denial]:
+    """Why a policy denies a commitment of this sign now (`protocol.md` 5.6); nothing if it permits it."""
+    if positive and policy.rules.threshold.value and state.approvals < state.required:
+        yield Denial("threshold_not_met", f"{state.approvals} have approved, and the policy demands {state.required}")

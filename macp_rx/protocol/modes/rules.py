@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Protobuf
 from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.errors import MacpRefusedError
-from macp_rx.protocol.commitment import Bound, check_authority
+from macp_rx.protocol.binding import Binding
+from macp_rx.protocol.commitment import check_authority
+from macp_rx.protocol.wire import parse
 
-__all__ = ["Link", "authorize", "decoded", "forbidden", "invalid", "need_roster"]
+__all__ = ["Link", "authorize", "decoded", "forbidden", "initiator_commits", "invalid", "need_roster"]
 
 M = TypeVar("M", bound=Protobuf)
 T = TypeVar("T")
@@ -32,12 +34,12 @@ def forbidden(message: str) -> MacpRefusedError:
 def decoded(envelope: Envelope, cls: type[M]) -> M:
     """The payload; empty bytes are a message with every field at its default. Raises INVALID_ENVELOPE."""
     try:
-        return cls.FromString(envelope.payload)
+        return parse(cls, envelope.payload)
     except DecodeError:
         raise invalid(f"the payload is no {cls.__name__}") from None
 
 
-def authorize(session: Bound, sender: str, message_type: str, *, initiator_only: str = "") -> None:
+def authorize(session: Binding, sender: str, message_type: str, *, initiator_only: str = "") -> None:
     """The rule of most modes: commitments by authority, one opening type by the initiator, the rest by participants.
 
     Args:
@@ -55,15 +57,29 @@ def authorize(session: Bound, sender: str, message_type: str, *, initiator_only:
         raise forbidden(f"{sender!r} is no participant")
 
 
-def need_roster(session: Bound) -> None:
+def initiator_commits(session: Binding, sender: str, message_type: str) -> None:
+    """The rule of extension modes: the initiator commits, whatever the policy says, and participants say the rest.
+
+    Without participants anybody may; only a mode that somebody registered allows that.
+    """
+    if message_type == "Commitment":
+        if sender != session.initiator:
+            raise forbidden("only the initiator commits in this mode")
+    elif session.participants and sender not in session.participants:
+        raise forbidden(f"{sender!r} is no participant")
+
+
+def need_roster(session: Binding) -> None:
     """Raises INVALID_ENVELOPE for a session without participants."""
     if not session.participants:
         raise invalid("a session of this mode needs participants")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Link(Generic[T]):
     """A list that grows at its end and shares the rest, so that a step costs the same at the 5,000th message.
+
+    Compared and shown as the tuple of its items: what a dataclass does by itself would recurse once per item.
 
     Attributes:
         item: the newest.
@@ -81,3 +97,14 @@ class Link(Generic[T]):
             items.append(link.item)
             link = link.earlier
         return reversed(items)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Link):
+            return NotImplemented
+        return self is other or tuple(self) == tuple(cast("Link[object]", other))
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return f"Link{tuple(self)!r}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,11 +16,13 @@ from macp.modes.task.v1.task_pb2 import (
 )
 from macp.v1.envelope_pb2 import Envelope
 
-from macp_rx.errors import MacpRefusedError
-from macp_rx.protocol.commitment import Bound, decode_commitment
+from macp_rx.errors import Denial
+from macp_rx.protocol.binding import Binding, Instant
+from macp_rx.protocol.commitment import decode_commitment
 from macp_rx.protocol.messages import TASK, Message
 from macp_rx.protocol.modes import rules
 from macp_rx.protocol.modes.rules import Link, decoded, forbidden, invalid
+from macp_rx.protocol.policy import Policy, denied
 from macp_rx.protocol.validation import validate_required_field
 
 __all__ = [
@@ -28,6 +31,7 @@ __all__ = [
     "as_json",
     "authorize",
     "complete_task",
+    "denials",
     "fail_task",
     "initial",
     "reject_task",
@@ -37,6 +41,8 @@ __all__ = [
 ]
 
 MODE: Final = TASK
+TITLE: Final = "Task"
+DESCRIPTION: Final = "One task is asked for, taken on, reported on and settled"
 DETERMINISM_CLASS: Final = "structural-only"
 PARTICIPANT_MODEL: Final = "orchestrated"
 MESSAGE_TYPES: Final = ("TaskRequest", "TaskAccept", "TaskReject", "TaskUpdate", "TaskComplete", "TaskFail")
@@ -127,6 +133,8 @@ class State:
     """What was accepted in a task session.
 
     Attributes:
+        initiator: who started the session.
+        participants: who may work.
         task: what is to be done; one per session.
         requester: who asked.
         active_assignee: who has it now; the first to accept.
@@ -134,8 +142,11 @@ class State:
         updates: (sender, update), as a list that shares structure.
         report: the completion or the failure; after it nothing is updated.
         reporter: whose.
+        committed: a commitment was accepted.
     """
 
+    initiator: str
+    participants: tuple[str, ...]
     task: TaskRequestPayload | None = None
     requester: str = ""
     active_assignee: str | None = None
@@ -143,6 +154,41 @@ class State:
     updates: Link[tuple[str, TaskUpdatePayload]] | None = None
     report: TaskCompletePayload | TaskFailPayload | None = None
     reporter: str = ""
+    committed: bool = False
+
+    @property
+    def phase(self) -> str:
+        """``Pending``, ``Requested``, ``InProgress``, ``Completed``, ``Failed`` or ``Committed``."""
+        if self.committed:
+            return "Committed"
+        if self.report is not None:
+            return "Completed" if self.is_completed() else "Failed"
+        if self.active_assignee is not None:
+            return "InProgress"
+        return "Pending" if self.task is None else "Requested"
+
+    def is_retryable(self) -> bool:
+        """Whether the task failed in a way that may pass."""
+        return isinstance(self.report, TaskFailPayload) and self.report.retryable
+
+    def declined_participants(self) -> frozenset[str]:
+        """Who has rejected the task; none of them can accept it any more."""
+        return frozenset(rejection.assignee for rejection in self.rejections)
+
+    def is_eligible(self, participant: str) -> bool:
+        """Whether the task is this participant's to take: the named one's, else anybody's but the initiator's."""
+        named = self.task.requested_assignee if self.task else ""
+        return participant == named if named else participant in self.participants and participant != self.initiator
+
+    def can_accept(self, participant: str) -> bool:
+        """Whether this participant can take the task now, as far as the policy lets a task be taken twice."""
+        free = self.task is not None and self.active_assignee is None and self.report is None
+        return free and not self.has_declined(participant) and self.is_eligible(participant)
+
+    def negative_commit_eligible(self) -> bool:
+        """Whether the one it was meant for has declined, so that it can be given up without a report."""
+        named = self.task.requested_assignee if self.task else ""
+        return bool(named) and self.active_assignee is None and self.has_declined(named)
 
     def is_completed(self) -> bool:
         """Whether the task was reported done."""
@@ -217,19 +263,19 @@ def _report_as_json(state: State) -> dict[str, object] | None:
 # Rules.
 
 
-def initial(session: Bound) -> State:
+def initial(session: Binding) -> State:
     """The state at the start; there must be somebody besides the initiator."""
     if all(participant == session.initiator for participant in session.participants):
         raise invalid("a task needs a participant besides the initiator")
-    return State()
+    return State(session.initiator, session.participants)
 
 
-def authorize(session: Bound, sender: str, message_type: str) -> None:
+def authorize(session: Binding, sender: str, message_type: str) -> None:
     """The initiator asks, participants work, whoever has authority commits."""
     rules.authorize(session, sender, message_type, initiator_only="TaskRequest")
 
 
-def step(session: Bound, state: State, envelope: Envelope) -> State:
+def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> State:
     """The state after one more message of an authorized sender. Raises MacpRefusedError for what it breaks."""
     sender = envelope.sender
     match envelope.message_type:
@@ -249,14 +295,17 @@ def step(session: Bound, state: State, envelope: Envelope) -> State:
             return _report(state, sender, decoded(envelope, TaskFailPayload))
         case "Commitment":
             commitment = decode_commitment(session, envelope.payload)
-            if state.report is None and not (_declined_by_name(state) and not commitment.outcome_positive):
+            if state.report is None and (commitment.outcome_positive or not state.negative_commit_eligible()):
                 raise invalid("the task was neither completed nor failed, nor declined by the one it was meant for")
-            return state
+            reasons = tuple(denials(session.policy, state, positive=commitment.outcome_positive))
+            if reasons:
+                raise denied(reasons)
+            return replace(state, committed=True)
         case other:
             raise invalid(f"task mode has no {other!r}")
 
 
-def _request(session: Bound, state: State, envelope: Envelope) -> State:
+def _request(session: Binding, state: State, envelope: Envelope) -> State:
     task = decoded(envelope, TaskRequestPayload)
     if state.task is not None:
         raise invalid("there is a task already")
@@ -267,31 +316,34 @@ def _request(session: Bound, state: State, envelope: Envelope) -> State:
     return replace(state, task=task, requester=envelope.sender)
 
 
-def _accept(session: Bound, state: State, sender: str, accepted: TaskAcceptPayload) -> State:
-    task = _known(state, accepted.task_id)
+def _accept(session: Binding, state: State, sender: str, accepted: TaskAcceptPayload) -> State:
+    _check_known(state, accepted.task_id)
     if state.active_assignee is not None:
         raise invalid(f"{state.active_assignee!r} has the task")
     if state.has_declined(sender):
         raise invalid(f"{sender!r} has rejected the task before")
     if any(rejection.while_assigned for rejection in state.rejections):
-        raise _not_reassignable()
+        _check_reassignable(session)
     _check_named(accepted.assignee, sender)
-    _check_eligible(session, task, sender)
+    _check_eligible(state, sender)
     return replace(state, active_assignee=sender)
 
 
-def _reject(session: Bound, state: State, sender: str, rejected: TaskRejectPayload) -> State:
-    task = _known(state, rejected.task_id)
+def _reject(session: Binding, state: State, sender: str, rejected: TaskRejectPayload) -> State:
+    _check_known(state, rejected.task_id)
     while_assigned = state.active_assignee == sender
     if while_assigned:
-        raise _not_reassignable()
-    if state.active_assignee is not None:
+        _check_reassignable(session)
+    elif state.active_assignee is not None:
         raise invalid(f"{state.active_assignee!r} has the task")
     _check_named(rejected.assignee, sender)
-    _check_eligible(session, task, sender)
+    if not while_assigned:
+        _check_eligible(state, sender)
     if state.has_declined(sender):
         raise invalid(f"{sender!r} has rejected the task before")
-    return replace(state, rejections=(*state.rejections, Rejection(sender, rejected.reason, while_assigned)))
+    return replace(
+        state, active_assignee=None, rejections=(*state.rejections, Rejection(sender, rejected.reason, while_assigned))
+    )
 
 
 def _report(state: State, sender: str, report: TaskCompletePayload | TaskFailPayload) -> State:
@@ -300,14 +352,13 @@ def _report(state: State, sender: str, report: TaskCompletePayload | TaskFailPay
     return replace(state, report=report, reporter=sender)
 
 
-def _known(state: State, task_id: str) -> TaskRequestPayload:
+def _check_known(state: State, task_id: str) -> None:
     if state.task is None or state.task.task_id != task_id:
         raise invalid(f"there is no task {task_id!r}")
-    return state.task
 
 
 def _check_working(state: State, sender: str, task_id: str) -> None:
-    _known(state, task_id)
+    _check_known(state, task_id)
     if state.report is not None or sender != state.active_assignee:
         raise forbidden("only who has the task reports on it, and nothing follows the report")
 
@@ -317,22 +368,18 @@ def _check_named(named: str, sender: str) -> None:
         raise invalid(f"{sender!r} cannot speak in the name of {named!r}")
 
 
-def _check_eligible(session: Bound, task: TaskRequestPayload, sender: str) -> None:
-    if task.requested_assignee:
-        eligible = sender == task.requested_assignee
-    else:
-        eligible = sender in session.participants and sender != session.initiator
-    if not eligible:
+def _check_eligible(state: State, sender: str) -> None:
+    if not state.is_eligible(sender):
         raise forbidden(f"the task is not {sender!r}'s to take")
 
 
-def _declined_by_name(state: State) -> bool:
-    named = state.task.requested_assignee if state.task else ""
-    return bool(named) and state.active_assignee is None and state.has_declined(named)
+def _check_reassignable(session: Binding) -> None:
+    if not session.policy.rules.assignment.allow_reassignment_on_reject:
+        raise denied([Denial("reassignment_not_allowed", "the policy does not let an assignee give the task back")])
 
 
-def _not_reassignable() -> MacpRefusedError:
-    # that a policy may allow it comes with the policies' rules
-    reason = "the policy does not allow the task to be reassigned"
-    details = f'{{"denials":[{{"code":"reassignment_not_allowed","message":"{reason}"}}],"reasons":["{reason}"]}}'
-    return MacpRefusedError("POLICY_DENIED", reason, details.encode())
+def denials(policy: Policy, state: State, *, positive: bool) -> Iterator[Denial]:
+    """Why a policy denies a commitment of this sign now (`protocol.md` 5.6); nothing if it permits it."""
+    output = state.report.output if isinstance(state.report, TaskCompletePayload) else b""
+    if positive and policy.rules.completion.require_output and not output:
+        yield Denial("output_required", "the task was not completed with an output")
