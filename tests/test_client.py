@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from macp.v1 import core_pb2, policy_pb2
 from macp.v1.envelope_pb2 import Envelope, SessionState
+from reactivex import abc
 from reactivex import operators as ops
+from reactivex.disposable import Disposable
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from macp_rx import (
@@ -339,20 +341,23 @@ class TestStreams:
     def test_dispose_from_inside_on_next_delivers_nothing_more(
         self, client: MacpClient, session: DecisionSession
     ) -> None:
-        session.propose("p1", "one")
         heard: list[object] = []
-        subscription = None
+        other = Recorder()
 
         def once(item: object) -> None:
             heard.append(item)
-            assert subscription is not None
             subscription.dispose()
 
-        ready = threading.Event()
-        client.clock.run_soon(lambda: None)
-        subscription = client.session_events(session.session_id).subscribe(once)
-        client.clock.schedule_relative(0.2, lambda _scheduler, _state: ready.set())
-        client.clock.wait(ready)
+        def subscribe() -> None:  # on the clock's thread, so that nothing comes before the subscription is known
+            nonlocal subscription
+            subscription = session.events.subscribe(once)
+
+        subscription: abc.DisposableBase = Disposable()
+        client.clock.run_soon(subscribe)
+        session.events.subscribe(other)
+        session.propose("p1", "one")
+        session.propose("p2", "two")
+        other.wait_for(3)
         assert len(heard) == 1
         subscription.dispose()
 
