@@ -15,7 +15,7 @@ from reactivex.disposable import SerialDisposable
 
 from macp_rx.clock import Clock, LoopClock, loop_clock
 from macp_rx.errors import GRPC_STATUS, MacpAckError, MacpRefusedError, MacpSessionError
-from macp_rx.protocol.messages import MACP_VERSION, Accepted
+from macp_rx.protocol.messages import MACP_VERSION
 from macp_rx.protocol.validation import (
     validate_confidence,
     validate_progress_scope,
@@ -25,15 +25,18 @@ from macp_rx.protocol.validation import (
 from macp_rx.runtime import Runtime
 from macp_rx.streams.call import Blocking, Reactive, call
 from macp_rx.streams.duplex import MacpStream
-from macp_rx.streams.reply import Reply
-from macp_rx.streams.session import history, session_events
+from macp_rx.streams.ends import Ends
+from macp_rx.streams.reply import Reply, ask
+from macp_rx.streams.retry import RetryPolicy
+from macp_rx.streams.sending import SEND_RETRY, Outbox
+from macp_rx.streams.session import RECONNECT, OnGap, SessionStream, history, session_events
 from macp_rx.streams.source import watch
 from macp_rx.streams.stream import Demand, Stream
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import Method, method
-from macp_rx.transport.connection import Connection
+from macp_rx.transport.base import Method, Receiver, Transport, method
 from macp_rx.transport.grpc import ChannelOptions, GrpcTransport
 from macp_rx.transport.loop import LoopLease
+from macp_rx.transport.shared import SharedTransport
 
 if TYPE_CHECKING:
     from reactivex.scheduler.eventloop import AsyncIOScheduler
@@ -48,7 +51,6 @@ DEFAULT_TIMEOUT: Final = 30.0
 """Seconds a unary call may take: what the server itself allows (`protocol.md` 1.0)."""
 
 INITIALIZE: Final = method("Initialize", core_pb2.InitializeRequest, core_pb2.InitializeResponse)
-SEND: Final = method("Send", core_pb2.SendRequest, core_pb2.SendResponse)
 GET_SESSION: Final = method("GetSession", core_pb2.GetSessionRequest, core_pb2.GetSessionResponse)
 CANCEL_SESSION: Final = method("CancelSession", core_pb2.CancelSessionRequest, core_pb2.CancelSessionResponse)
 SUSPEND_SESSION: Final = method("SuspendSession", core_pb2.SuspendSessionRequest, core_pb2.SuspendSessionResponse)
@@ -83,10 +85,23 @@ WATCH_SESSIONS: Final = method("WatchSessions", core_pb2.WatchSessionsRequest, c
 WATCH_POLICIES: Final = method("WatchPolicies", policy_pb2.WatchPoliciesRequest, policy_pb2.WatchPoliciesResponse)
 
 
+class _Connection(SharedTransport):
+    """What clients that share a connection share: the transport, the order of sends, and what learns of sessions' ends."""
+
+    def __init__(self, transport: Transport, release: Callable[[], None], retry: RetryPolicy | None) -> None:
+        super().__init__(transport, release)
+        self.outbox: Outbox = Outbox(transport, retry)
+        self._ends: dict[AuthConfig | None, Ends] = {}
+
+    def ends(self, auth: AuthConfig | None) -> Ends:
+        """What learns of the ends of sessions that this caller may read."""
+        return self._ends.setdefault(auth, Ends(self.transport, auth))
+
+
 class _Calls:
     """Every RPC, written once. Blocking on a `MacpClient`, reactive on its ``rx``."""
 
-    def __init__(self, connection: Connection, auth: AuthConfig | None, default_timeout: float | None) -> None:
+    def __init__(self, connection: _Connection, auth: AuthConfig | None, default_timeout: float | None) -> None:
         self._connection = connection
         self.auth = auth
         self.default_timeout = default_timeout
@@ -97,14 +112,19 @@ class _Calls:
         return self._connection.clock
 
     def _ask(self, rpc: Method[Req, Res], request: Req, timeout: float | None, unwrap: Callable[[Res], T]) -> Stream[T]:
-        return Reply(
-            self._connection,
-            rpc,
-            request,
-            unwrap,
-            auth=self.auth,
-            timeout=self.default_timeout if timeout is None else timeout,
-        )
+        return ask(self._connection, rpc, request, unwrap, auth=self.auth, timeout=self._within(timeout))
+
+    def _within(self, timeout: float | None) -> float | None:
+        return self.default_timeout if timeout is None else timeout
+
+    def _send(self, envelope: Envelope, timeout: float | None) -> Stream[Ack]:
+        request, outbox, auth = core_pb2.SendRequest(envelope=envelope), self._connection.outbox, self.auth
+        within = self._within(timeout)
+
+        def start(receiver: Receiver[Ack]) -> Callable[[], None]:
+            return outbox.send(request, receiver, auth=auth, timeout=within)
+
+        return Reply(self._connection, start)
 
     def _rpc(self, rpc: Method[Req, Res], request: Req, timeout: float | None) -> Stream[Res]:
         return self._ask(rpc, request, timeout, _as_it_is)
@@ -153,8 +173,14 @@ class _Calls:
 
     @call
     def send(self, envelope: Envelope, *, timeout: float | None = None) -> Stream[Ack]:
-        """Sends one envelope. Subscribing again sends it again under the same message id, which the runtime answers with
-        ``duplicate``.
+        """Sends one envelope, and again under the same message id where the connection broke or a rate limit was hit.
+
+        Messages of one caller to one session go out one after the other, in the order in which they were subscribed to.
+        Subscribing again sends it again under the same message id, which the runtime answers with ``duplicate``.
+
+        Args:
+            envelope: what to send; see ``build_envelope``.
+            timeout: seconds, all tries included; the client's default_timeout if None.
 
         Errors:
             MacpAckError: the runtime refused it; code, reasons and denials say why.
@@ -165,7 +191,7 @@ class _Calls:
             raise MacpSessionError(f"send takes an Envelope (see build_envelope), not {type(envelope).__name__}")
         if self.auth is not None:
             self.auth.check_sender(envelope.sender)
-        return self._ask(SEND, core_pb2.SendRequest(envelope=envelope), timeout, _acked(envelope.message_type))
+        return self._send(envelope, timeout)
 
     @call
     def send_signal(
@@ -241,7 +267,7 @@ class _Calls:
             timestamp_unix_ms=self.clock.now_ms,
             payload=payload.SerializeToString(),
         )
-        return self._ask(SEND, core_pb2.SendRequest(envelope=envelope), timeout, _acked(message_type))
+        return self._send(envelope, timeout)
 
     def open_stream(self, session_id: str = "", after_sequence: int = 0) -> MacpStream:
         """Opens a StreamSession call in both directions.
@@ -257,25 +283,51 @@ class _Calls:
             raise MacpSessionError("a session stream needs a credential: MacpClient(…, auth=AuthConfig.for_…)")
         return MacpStream(self._connection, self.auth, session_id, after_sequence)
 
-    def session_events(self, session_id: str, after_sequence: int = 0) -> Stream[Accepted]:
+    def session_events(
+        self,
+        session_id: str,
+        after_sequence: int = 0,
+        *,
+        wait: float = 0,
+        on_gap: OnGap = "fail",
+        retry: RetryPolicy = RECONNECT,
+    ) -> SessionStream:
         """Replays what a session accepted, goes on live, and completes when the session ends. Cold: one RPC each.
+
+        Nothing is lost and nothing comes twice, however often the connection breaks: the stream reopens behind its last
+        sequence. It completes behind the commitment, or, when the session was cancelled or has expired, once the server has
+        said all it holds. Its ``status`` tells of the connection.
 
             accepted           S-p-v-v-C
             after_sequence=0   S-p-v-v-(C|)
             after_sequence=2   ----v-v-(C|)
 
         Args:
-            session_id: which session; an unknown one is an error, not a wait.
+            session_id: which session.
             after_sequence: start behind this position; 0 starts with the SessionStart.
+            wait: seconds to wait for a session that has not been started yet; without, it is an error.
+            on_gap: a server that compacts forgets a session's history when the session ends; for a reader that was behind
+                this is an error, or with ``"continue"`` a gap that the ``status`` tells of.
+            retry: how to reconnect.
 
         Errors:
-            MacpTransportError: the call failed, such as NOT_FOUND.
+            MacpTransportError: the first connection failed, or none came back in time; NOT_FOUND for an unknown session.
             MacpStreamError: FORBIDDEN, for one who is neither initiator nor participant nor observer.
+            MacpGapError: what was not read yet is forgotten; ``session.outcome`` still tells the outcome.
         """
         validate_session_id(session_id)
-        return session_events(self._connection, session_id, after_sequence, auth=self.auth)
+        return session_events(
+            self._connection,
+            session_id,
+            after_sequence,
+            auth=self.auth,
+            ends=self._connection.ends(self.auth),
+            wait=wait,
+            on_gap=on_gap,
+            retry=retry,
+        )
 
-    def history(self, session_id: str, after_sequence: int = 0) -> Stream[Accepted]:
+    def history(self, session_id: str, after_sequence: int = 0) -> SessionStream:
         """What a session has accepted by now, and then completion. Arguments and errors as `session_events`."""
         validate_session_id(session_id)
         return history(self._connection, session_id, after_sequence, auth=self.auth)
@@ -497,6 +549,7 @@ class MacpClient(_Calls, Blocking):
         default_timeout: seconds a unary call may take; None waits without limit. Never applies to a stream.
         scheduler: live on this running loop instead of the shared I/O thread.
         options: gRPC channel options, such as ``[("grpc.http2.bdp_probe", 0)]``.
+        retry: how a send is tried again under its message id; None does not.
 
     Raises:
         MacpSessionError: a target or certificates that can never work.
@@ -514,6 +567,7 @@ class MacpClient(_Calls, Blocking):
         default_timeout: float | None = DEFAULT_TIMEOUT,
         scheduler: AsyncIOScheduler | LoopClock | None = None,
         options: ChannelOptions = (),
+        retry: RetryPolicy | None = SEND_RETRY,
     ) -> None:
         if not isinstance(target, str) or not target.strip() or target.startswith(("http://", "https://")):
             raise MacpSessionError(f"a target is 'host:port', such as '127.0.0.1:50051', not {target!r}")
@@ -529,7 +583,7 @@ class MacpClient(_Calls, Blocking):
         else:
             clock = loop_clock(scheduler)
         transport = GrpcTransport(target, clock=clock, credentials=credentials, options=options)
-        super().__init__(Connection(transport, release), auth, default_timeout)
+        super().__init__(_Connection(transport, release, retry), auth, default_timeout)
         self.target = target
 
     @classmethod
@@ -539,6 +593,7 @@ class MacpClient(_Calls, Blocking):
         agent: str,
         runtime: Runtime | None = None,
         default_timeout: float | None = DEFAULT_TIMEOUT,
+        retry: RetryPolicy | None = SEND_RETRY,
     ) -> Self:
         """A client of a runtime in this process: no server, no socket.
 
@@ -546,13 +601,14 @@ class MacpClient(_Calls, Blocking):
             agent: who is calling.
             runtime: which runtime; without one the client makes its own and closes it with itself.
             default_timeout: seconds a unary call may take.
+            retry: how a send is tried again under its message id; None does not.
         """
         release = _nothing
         if runtime is None:
             runtime = Runtime()
             release = runtime.close
         client = cls.__new__(cls)
-        connection = Connection(runtime.connect(), release)
+        connection = _Connection(runtime.connect(), release, retry)
         _Calls.__init__(client, connection, AuthConfig.for_dev_agent(agent), default_timeout)
         client.target = "embedded"
         return client

@@ -82,6 +82,10 @@ class Clock(PeriodicScheduler):
         else:
             self.schedule(lambda _scheduler, _state: _nothing(action()))
 
+    def run_later(self, seconds: float, action: Callable[[], object]) -> abc.DisposableBase:
+        """Runs ``action`` on the clock's own thread after so many seconds; dispose what is returned, and it does not."""
+        return self.schedule_relative(seconds, lambda _scheduler, _state: _nothing(action()))
+
 
 def _nothing(_: object) -> None:
     return None

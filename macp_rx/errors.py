@@ -5,7 +5,8 @@ MacpError
 │   ├── MacpAckError            … in the Ack of a unary call: .ack
 │   └── MacpStreamError         … inline on a stream that stays open: .message_id .session_id
 ├── MacpTransportError          an RPC failed: .status .code .details .trailing_metadata .method
-│   └── MacpTimeoutError        nothing came in time (also raised by read(timeout) and within())
+│   ├── MacpTimeoutError        nothing came in time (also raised by read(timeout) and within())
+│   └── MacpGapError            the server has forgotten history that was not read yet: .seen .lowest_available_sequence
 ├── MacpSessionError            bad input, refused here before it reached the wire (also a ValueError)
 ├── MacpIdentityMismatchError   the sender is not who the credential says: .expected .actual
 ├── MacpOverflowError           a bounded buffer is full and nothing upstream can wait
@@ -31,6 +32,7 @@ __all__ = [
     "MacpAckError",
     "MacpClosedError",
     "MacpError",
+    "MacpGapError",
     "MacpIdentityMismatchError",
     "MacpOverflowError",
     "MacpRefusedError",
@@ -201,6 +203,32 @@ class MacpTimeoutError(MacpTransportError):
 
     def __init__(self, message: str = "", *, method: str = "") -> None:
         super().__init__("DEADLINE_EXCEEDED", message, method=method)
+
+
+class MacpGapError(MacpTransportError):
+    """A session's history was forgotten before it was read: a server that compacts does so when the session ends.
+
+    ``session.outcome`` still tells what the session came to.
+
+    Args:
+        seen: the last sequence that was read.
+        lowest: where what is left of the history begins: it was forgotten up to and with this sequence; None if unknown.
+        session_id: which session.
+    """
+
+    def __init__(self, seen: int, lowest: int | None, session_id: str) -> None:
+        what = f"of session {session_id!r} everything after sequence {seen} is forgotten"
+        if lowest is not None:
+            what = f"of session {session_id!r} sequences {seen + 1} to {lowest} are forgotten"
+        super().__init__("FAILED_PRECONDITION", what, code="HISTORY_UNAVAILABLE")
+        self.seen = seen
+        self.lowest = lowest
+        self.session_id = session_id
+
+    @property
+    def lowest_available_sequence(self) -> int | None:
+        """Behind which sequence a reader can still go on."""
+        return self.lowest
 
 
 class MacpSessionError(MacpError, ValueError):

@@ -222,7 +222,7 @@ def start(
     except MacpSessionError as error:
         raise _invalid(str(error)) from None
     version = mode.descriptor.mode_version
-    if not is_blank(payload.mode_version) and payload.mode_version != version:
+    if payload.mode_version and payload.mode_version != version:
         raise _invalid(f"mode_version {payload.mode_version!r} is not served; {version!r} is")
     if known is not None:
         if envelope.message_id in known.message_ids:
@@ -247,7 +247,7 @@ def _opened(
         mode=envelope.mode,
         initiator=envelope.sender,
         participants=tuple(payload.participants),
-        mode_version=mode.descriptor.mode_version if is_blank(payload.mode_version) else payload.mode_version,
+        mode_version=payload.mode_version or mode.descriptor.mode_version,
         configuration_version=payload.configuration_version,
         policy=policy,
     )

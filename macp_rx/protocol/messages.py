@@ -111,14 +111,19 @@ class Accepted(Generic[P_co]):
     Attributes:
         sequence: 1-based position in the session's accepted history; the SessionStart is 1 (RFC-MACP-0006, 3.2).
         envelope: the wire's own message, as received.
+        live: it came after the stream had caught up; False for what was accepted before somebody listened, and for what a stream
+            catches up on after it was lost.
     """
 
     # Not a dataclass: one is made per envelope, and a frozen dataclass's __init__ costs three times this one.
-    __slots__ = ("_kind", "_payload", "envelope", "sequence")
+    __slots__ = ("_kind", "_payload", "envelope", "live", "sequence")
 
-    def __init__(self, sequence: int, envelope: Envelope, kind: tuple[str, str] | None = None) -> None:
+    def __init__(
+        self, sequence: int, envelope: Envelope, kind: tuple[str, str] | None = None, live: bool = False
+    ) -> None:
         self.sequence: int = sequence
         self.envelope: Envelope = envelope
+        self.live: bool = live
         self._payload: Protobuf | None = None
         self._kind = kind
 

@@ -402,10 +402,6 @@ def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _optional_number(value: object) -> bool:
-    return value is None or _number(value)
-
-
 def _u32(value: object) -> bool:
     return _u64(value) and cast("int", value) < 2**32
 
@@ -426,7 +422,6 @@ EXPECTED: Final[Mapping[Check, str]] = {
     _boolean: "true or false",
     _text: "a string",
     _number: "a number",
-    _optional_number: "a number",
     _u32: "a whole number from 0 to 4294967295, written without a point",
     _u64: "a whole number >= 0, written without a point",
     _names: "a list of strings",
@@ -464,7 +459,7 @@ KEYS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     HANDOFF: {"acceptance": {"implicit_accept_timeout_ms": _u64}, "commitment": _AUTHORITY},
     QUORUM: {
-        "threshold": {"type": _text, "value": _optional_number},
+        "threshold": {"type": _text, "value": _number},
         "abstention": {"counts_toward_quorum": _boolean, "interpretation": _text},
         "commitment": _AUTHORITY,
     },

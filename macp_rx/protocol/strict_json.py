@@ -65,8 +65,8 @@ def as_json_text(value: object) -> str:
 
 
 def _double(value: float) -> str:
-    """The shortest digits; Python turns to an exponent below 1e-4, the runtime below 1e-5, and writes no sign or zero in it."""
+    """The shortest digits; Python turns to an exponent below 1e-4, the runtime below 1e-5, and pads it with no zero."""
     mantissa, _, exponent = repr(value).partition("e")
     if not exponent:
         return mantissa
-    return f"{Decimal(repr(value)):f}" if exponent == "-05" else f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+    return f"{Decimal(repr(value)):f}" if exponent == "-05" else f"{mantissa.removesuffix('.0')}e{int(exponent):+d}"

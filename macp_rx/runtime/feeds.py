@@ -112,14 +112,14 @@ class SessionFeed(Feed[core_pb2.StreamSessionResponse]):
         self._before: deque[_Part | MACPError] = deque()
         self._room: asyncio.Future[None] | None = None
 
-    def follow(self, history: History, after: int) -> None:
-        """Says the entries of a history from a sequence on, and what is appended later."""
+    def follow(self, history: History, after: int, *, live: bool) -> None:
+        """Says the entries of a history from a sequence on, as a replay or as live, and what is appended later."""
         self._hold_live()
         self._entries = history.entries
-        self._live = len(self._entries)
-        first = after - history.forgotten
-        if first < self._live:
-            self._before.append(_Part(first, self._live, replayed=True))
+        first, end = after - history.forgotten, len(self._entries)
+        self._live = first if live else end
+        if first < end and not live:
+            self._before.append(_Part(first, end, replayed=True))
         self.wake()
 
     def appended(self) -> None:

@@ -36,6 +36,7 @@ class MemoryTransport:
     """
 
     def __init__(self, runtime: Runtime) -> None:
+        self.reached: bool = True
         self._runtime = runtime
         self._calls: set[_MemoryCall[Protobuf, Protobuf]] = set()
         self._closed = False
@@ -44,6 +45,11 @@ class MemoryTransport:
     def clock(self) -> Clock:
         """The runtime's clock."""
         return self._runtime.clock
+
+    @property
+    def tells_ends(self) -> bool:
+        """A runtime in this process has a timer for each deadline."""
+        return True
 
     def unary(
         self,
@@ -79,6 +85,7 @@ class MemoryTransport:
         *,
         auth: AuthConfig | None,
         on_sent: Callable[[], None] | None = None,
+        patient: bool = False,
     ) -> Call[Req]:
         """Starts a streaming call on the clock's next turn."""
         self._check_open()

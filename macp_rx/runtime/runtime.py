@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -234,8 +235,12 @@ class Runtime:
         self._adopt(*kernel.look(self._state, session_id, self.clock.now_ms))
         return self._state.sessions.get(session_id)
 
-    def follow(self, session_id: str, feed: SessionFeed, after: int) -> None:
-        """Lets a feed say a session's envelopes from a position on. Raises HISTORY_UNAVAILABLE for one that is forgotten."""
+    def follow(self, session_id: str, feed: SessionFeed, after: int, *, live: bool) -> None:
+        """Lets a feed say a session's envelopes from a sequence on; ``live``: as if it had listened since then.
+
+        Raises:
+            MacpRefusedError: HISTORY_UNAVAILABLE for a sequence that is forgotten.
+        """
         history = self._histories.setdefault(session_id, History())
         if after < history.forgotten:
             raise MacpRefusedError(
@@ -256,7 +261,7 @@ class Runtime:
                     self._histories.pop(session_id, None)
 
         self._open[feed] = forget
-        feed.follow(history, after)
+        feed.follow(history, after, live=live)
 
     def accepted(self, session_id: str) -> int:
         """How many envelopes a session has accepted."""
@@ -343,13 +348,12 @@ class Runtime:
                 return
             armed[1].dispose()
             del self._timers[session_id]
-
-        def passed(_scheduler: abc.SchedulerBase, _state: object) -> None:
-            self._deadline_passed(session_id, deadline or 0)
-
         if deadline is not None:
             seconds = min((deadline - self.clock.now_ms) / 1000, LONGEST_TIMER)
-            self._timers[session_id] = deadline, self.clock.schedule_relative(seconds, passed)
+            self._timers[session_id] = (
+                deadline,
+                self.clock.run_later(seconds, partial(self._deadline_passed, session_id, deadline)),
+            )
 
     def _deadline_passed(self, session_id: str, deadline: int) -> None:
         del self._timers[session_id]

@@ -112,7 +112,14 @@ class Server:
     async def _start(self, bind: str, tls: Tls | None) -> int:
         # what is too large for MACP is refused by the service itself, with MACP's status; beyond that by gRPC
         largest = 2 * self._service.largest_frame
-        server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", largest)])
+        options = [
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", largest),
+            # a client may ask every ten seconds whether we are there; gRPC's default is to hang up on it
+            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+        ]
+        server = grpc.aio.server(options=options)
         server.add_generic_rpc_handlers((self._service.handlers(), self._service.health()))
         try:
             port = server.add_insecure_port(bind) if tls is None else server.add_secure_port(bind, tls.credentials())

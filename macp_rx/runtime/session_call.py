@@ -105,7 +105,7 @@ class SessionCall:
         self._caller.take(self._runtime.clock.now_ms, starts=envelope.message_type == "SessionStart")
         before = self._runtime.accepted(envelope.session_id)
         refused = self._runtime.submit(self._caller, envelope)
-        if not self._following and envelope.message_type not in lifecycle.AMBIENT:
+        if not self._following:
             self._attach(envelope.session_id, before)
         return refused
 
@@ -117,7 +117,7 @@ class SessionCall:
         """
         session = self._runtime.state.sessions.get(session_id)
         if session is None or session.accepted > before or kernel.may_read(session, self._caller):
-            self._follow(session_id, before)
+            self._follow(session_id, before, live=True)
 
     def _check_bound(self, session_id: str) -> None:
         if self._bound not in ("", session_id):
@@ -135,10 +135,10 @@ class SessionCall:
         if session.state != SessionState.SESSION_STATE_OPEN:
             raise MacpRefusedError("INVALID_ENVELOPE", "SESSION_NOT_OPEN")
 
-    def _follow(self, session_id: str, after: int) -> None:
+    def _follow(self, session_id: str, after: int, *, live: bool = False) -> None:
         self._bound = session_id
         self._following = True
-        self._runtime.follow(session_id, self.feed, after)
+        self._runtime.follow(session_id, self.feed, after, live=live)
 
     def _refuse(self, refusal: MacpRefusedError, message_id: str) -> None:
         error = MACPError(

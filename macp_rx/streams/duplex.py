@@ -26,7 +26,7 @@ from macp_rx.streams.session import STREAM_SESSION, subscribe_frame
 from macp_rx.streams.stream import Pull, Stream
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call
-from macp_rx.transport.connection import Connection
+from macp_rx.transport.shared import SharedTransport
 
 __all__ = ["MacpStream"]
 
@@ -47,17 +47,17 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
     it from ``errors``, or, if nobody listens there, as the end of their subscription, so that it is never silent.
 
     Args:
-        connection: what carries it.
+        shared: what carries it.
         auth: who is speaking.
         session_id: subscribe to this session from the start.
         after_sequence: replay what came after this position.
     """
 
     def __init__(
-        self, connection: Connection, auth: AuthConfig | None, session_id: str = "", after_sequence: int = 0
+        self, shared: SharedTransport, auth: AuthConfig | None, session_id: str = "", after_sequence: int = 0
     ) -> None:
-        super().__init__(Observable(self._subscribe_observer), connection.clock)
-        self._connection = connection
+        super().__init__(Observable(self._subscribe_observer), shared.clock)
+        self._shared = shared
         self._auth = auth
         self._observers: list[abc.ObserverBase[Envelope]] = []
         self._error_observers: list[abc.ObserverBase[MacpStreamError]] = []
@@ -182,14 +182,14 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
 
     def _open(self) -> None:
         try:
-            self._call = self._connection.transport.stream(
+            self._call = self._shared.transport.stream(
                 STREAM_SESSION, self._first, _Responses(self._dispatch, self._end), auth=self._auth, on_sent=self._sent
             )
         except Exception as error:
             self._end(error)
             return
         self._received.add(self._call)
-        self._forget = self._connection.waited_on(self._lose)
+        self._forget = self._shared.waited_on(self._lose)
 
     def _send(self, frame: core_pb2.StreamSessionRequest) -> None:
         while not self._reserve():

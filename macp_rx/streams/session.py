@@ -1,24 +1,128 @@
-"""The session stream: everything a session accepted and will accept, in order, once, until the session ends."""
+"""The session stream: everything a session accepted and will accept, in order, once, until the session ends.
+
+The protocol gives a call that breaks, lags, repeats itself, and hangs after the session's end (`protocol.md` 6). What is made of
+it here: a stream that reopens behind its last sequence, drops what comes twice, and completes when the session has ended and the
+server has said all it holds.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Literal
 
 from macp.v1 import core_pb2
+from macp.v1.envelope_pb2 import Envelope
 from reactivex import Observable, abc
+from reactivex.disposable import Disposable, SerialDisposable
 
-from macp_rx.errors import MacpSessionError, MacpStreamError
+from macp_rx.errors import MacpClosedError, MacpGapError, MacpSessionError, MacpStreamError, MacpTransportError
 from macp_rx.protocol.messages import Accepted
+from macp_rx.streams.ends import Ends
+from macp_rx.streams.retry import Backoff, RetryPolicy, is_transient
 from macp_rx.streams.source import on_demand, waited_on
 from macp_rx.streams.stream import Stream, running
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import method
-from macp_rx.transport.connection import Connection
+from macp_rx.transport.base import Call, Transport, method
+from macp_rx.transport.shared import SharedTransport
 
-__all__ = ["STREAM_SESSION", "history", "session_events", "subscribe_frame"]
+__all__ = [
+    "RECONNECT",
+    "STREAM_SESSION",
+    "Connection",
+    "OnGap",
+    "SessionStream",
+    "Status",
+    "history",
+    "session_events",
+    "subscribe_frame",
+]
 
 STREAM_SESSION: Final = method("StreamSession", core_pb2.StreamSessionRequest, core_pb2.StreamSessionResponse)
+
+RECONNECT: Final = RetryPolicy(first=0.05, cap=0.5, give_up_after=300.0)
+
+REMEMBERED: Final = 512
+"""How many message ids a stream remembers to drop what comes twice: twice what the server itself buffers."""
+
+OnGap = Literal["fail", "continue"]
+"""What to do where the server has forgotten history that was not read yet: fail with MacpGapError, or go on behind it."""
+
+
+class Connection(Enum):
+    """What became of the connection behind a session stream."""
+
+    CONNECTED = "connected"
+    CAUGHT_UP = "caught up"
+    LOST = "lost"
+    RECONNECTING = "reconnecting"
+    GAP = "gap"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Something that happened to the connection behind a session stream, told beside it.
+
+    Attributes:
+        connection: what.
+        sequence: the last sequence that was delivered by then.
+        error: why the connection was lost.
+        missing: how many envelopes a gap has swallowed.
+    """
+
+    connection: Connection
+    sequence: int
+    error: Exception | None = None
+    missing: int = 0
+
+
+class SessionStream(Stream[Accepted]):
+    """A stream of what a session accepted, with a side channel that tells of its connection.
+
+    Args:
+        source: the observable that does the work.
+        transport: what carries it.
+        status: where its subscriptions tell of their connections.
+    """
+
+    def __init__(self, source: Observable[Accepted], transport: Transport, status: _Statuses) -> None:
+        super().__init__(source, transport.clock)
+        self._status = status
+
+    @property
+    def status(self) -> Stream[Status]:
+        """What happens to the connections of this stream's subscriptions, from now on; never completes."""
+        return Stream(Observable(self._status.subscribe), self.clock)
+
+
+class _Statuses:
+    """Who listens to the side channel."""
+
+    __slots__ = ("_observers",)
+
+    def __init__(self) -> None:
+        self._observers: tuple[abc.ObserverBase[Status], ...] = ()
+
+    def subscribe(
+        self, observer: abc.ObserverBase[Status], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        self._observers = (*self._observers, observer)
+
+        def leave() -> None:
+            self._observers = tuple(other for other in self._observers if other is not observer)
+
+        return Disposable(leave)
+
+    def tell(self, connection: Connection, sequence: int, error: Exception | None = None, missing: int = 0) -> None:
+        for observer in self._observers:
+            observer.on_next(Status(connection, sequence, error, missing))
+
+
+# The protocol has no word for the end of a replay. But frames are taken in order, and what answers one comes behind what was said
+# before (probed): so a frame that no runtime accepts, sent behind the subscription, is answered when the replay has been said.
+_CAUGHT_UP: Final = "macp_rx: caught up?"
+_MARK: Final = core_pb2.StreamSessionRequest(envelope=Envelope(message_id=_CAUGHT_UP))
 
 
 def subscribe_frame(session_id: str, after_sequence: int) -> core_pb2.StreamSessionRequest:
@@ -29,92 +133,323 @@ def subscribe_frame(session_id: str, after_sequence: int) -> core_pb2.StreamSess
 
 
 def session_events(
-    connection: Connection, session_id: str, after_sequence: int, *, auth: AuthConfig | None
-) -> Stream[Accepted]:
-    """Replays what a session accepted, goes on live, and completes with the commitment that resolves the session.
+    shared: SharedTransport,
+    session_id: str,
+    after_sequence: int,
+    *,
+    auth: AuthConfig | None,
+    ends: Ends,
+    wait: float = 0,
+    on_gap: OnGap = "fail",
+    retry: RetryPolicy = RECONNECT,
+) -> SessionStream:
+    """Replays what a session accepted, goes on live, and completes when the session has ended.
 
         accepted           S-p-v-v-C
         after_sequence=0   S-p-v-v-(C|)
         after_sequence=2   ----v-v-(C|)
 
     Args:
-        connection: what carries it.
+        shared: what carries it.
         session_id: which session.
         after_sequence: start behind this position; 0 starts with the SessionStart.
         auth: who is reading: the initiator, a participant or an observer.
+        ends: learns when the session ends.
+        wait: seconds to wait for a session that has not been started yet.
+        on_gap: what to do where the server has forgotten history.
+        retry: how to reconnect.
 
     Errors:
-        MacpTransportError, such as NOT_FOUND for an unknown session; MacpStreamError FORBIDDEN for an outsider.
+        MacpTransportError: the first connection failed, or none came back in time; NOT_FOUND for an unknown session.
+        MacpStreamError: FORBIDDEN for an outsider.
+        MacpGapError: the server has forgotten what was not read yet.
     """
-    return _read(connection, session_id, after_sequence, auth, finite=False)
+    reading = _Reading(shared, session_id, after_sequence, auth, ends, wait, on_gap, retry)
+    return reading.stream()
 
 
 def history(
-    connection: Connection, session_id: str, after_sequence: int, *, auth: AuthConfig | None
-) -> Stream[Accepted]:
+    shared: SharedTransport,
+    session_id: str,
+    after_sequence: int,
+    *,
+    auth: AuthConfig | None,
+    retry: RetryPolicy = RECONNECT,
+) -> SessionStream:
     """What a session has accepted by now, and then completion.
 
-    Subscribes and half-closes: the server replays what it holds and ends the call with OK, which is the only
-    end-of-replay marker that the protocol has.
-
-    Args and errors as `session_events`.
+    Subscribes and half-closes: the server replays what it holds and ends the call with OK. Args and errors as
+    `session_events`.
     """
-    return _read(connection, session_id, after_sequence, auth, finite=True)
+    reading = _Reading(shared, session_id, after_sequence, auth, None, 0, "fail", retry)
+    return reading.stream()
 
 
-def _read(
-    connection: Connection, session_id: str, after_sequence: int, auth: AuthConfig | None, *, finite: bool
-) -> Stream[Accepted]:
-    frame = subscribe_frame(session_id, after_sequence)
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What is to be read, and how. Without ``ends`` it is what is there by now."""
 
-    def subscribe(
-        observer: abc.ObserverBase[Accepted], scheduler: abc.SchedulerBase | None = None
-    ) -> abc.DisposableBase:
-        def start() -> Callable[[], None]:
-            receiver = _Numbered(observer, after_sequence, finite=finite)
-            call = connection.transport.stream(STREAM_SESSION, [frame], receiver, auth=auth)
-            if finite:
-                call.half_close()
-            return waited_on(connection, on_demand(call, scheduler), scheduler)
+    shared: SharedTransport
+    session_id: str
+    after: int
+    auth: AuthConfig | None
+    ends: Ends | None
+    wait: float
+    on_gap: OnGap
+    retry: RetryPolicy
 
-        return running(connection.clock, start, observer)
+    @property
+    def transport(self) -> Transport:
+        """What carries it."""
+        return self.shared.transport
 
-    return Stream(Observable(subscribe), connection.clock)
+    def stream(self) -> SessionStream:
+        subscribe_frame(self.session_id, self.after)  # what protobuf refuses is refused here, and not on the I/O thread
+        statuses = _Statuses()
+
+        def subscribe(
+            observer: abc.ObserverBase[Accepted], scheduler: abc.SchedulerBase | None = None
+        ) -> abc.DisposableBase:
+            def start() -> Callable[[], None]:
+                following = _Following(self, observer, statuses.tell)
+                following.start()
+                return waited_on(self.shared, on_demand(following, scheduler), scheduler)
+
+            return running(self.shared.clock, start, observer)
+
+        return SessionStream(Observable(subscribe), self.transport, statuses)
 
 
-class _Numbered:
-    """Counts the envelopes of one subscription: ordinals are not on the wire, the reader counts (`protocol.md` 6.4)."""
+class _Following:
+    """One subscription: numbers what comes, reopens what breaks, ends when the session has ended.
 
-    __slots__ = ("_finite", "_kinds", "_next", "_observer", "_sequence")
+    Ordinals are not on the wire; the reader counts (`protocol.md` 6.4).
+    """
 
-    def __init__(self, observer: abc.ObserverBase[Accepted], after_sequence: int, *, finite: bool) -> None:
+    # 1,000 of these live at once
+    __slots__ = (
+        "_backoff",
+        "_call",
+        "_connected",
+        "_ending",
+        "_finite",
+        "_kinds",
+        "_live",
+        "_next",
+        "_observer",
+        "_over",
+        "_paused",
+        "_reading",
+        "_seen",
+        "_sequence",
+        "_tell",
+        "_timer",
+        "_unfollow",
+        "_waits_until",
+    )
+
+    def __init__(self, reading: _Reading, observer: abc.ObserverBase[Accepted], tell: Callable[..., None]) -> None:
+        self._reading = reading
         self._observer = observer
         self._next = observer.on_next
-        self._sequence = after_sequence
-        self._kinds: dict[
-            str, tuple[str, str]
-        ] = {}  # a session has one mode, so its kinds are few: made once, not per item
-        self._finite = finite
+        self._tell = tell
+        self._sequence = reading.after
+        self._finite = reading.ends is None
+        self._ending = self._finite
+        self._connected = self._live = self._paused = self._over = False
+        # a session has one mode, so its kinds are few: made once, not per item
+        self._kinds: dict[str, tuple[str, str]] = {}
+        self._seen: dict[str, None] = {}
+        self._call: Call[core_pb2.StreamSessionRequest] | None = None
+        self._backoff: Backoff | None = None
+        self._timer: SerialDisposable | None = None
+        self._unfollow: Callable[[], None] | None = None
+        self._waits_until = 0.0
+
+    def start(self) -> None:
+        reading = self._reading
+        if reading.wait:
+            self._waits_until = reading.transport.clock.now.timestamp() + reading.wait
+        self._open(patient=False)
+        if reading.ends is not None and not self._over:
+            self._unfollow = reading.ends.follow(reading.session_id, self._session_ended)
+
+    # What a source must be able to do.
+
+    def cancel(self) -> None:
+        self._over = True
+        if self._timer is not None:
+            self._timer.dispose()
+        if self._unfollow is not None:
+            self._unfollow()
+            self._unfollow = None
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    def pause(self) -> None:
+        self._paused = True
+        if self._call is not None:
+            self._call.pause()
+
+    def resume(self) -> None:
+        self._paused = False
+        if self._call is not None:
+            self._call.resume()
+
+    # The call.
+
+    def _open(self, *, patient: bool) -> None:
+        reading = self._reading
+        frames = [subscribe_frame(reading.session_id, self._sequence)]
+        if not self._finite:
+            frames.append(_MARK)
+        self._connected = False
+        try:
+            call = reading.transport.stream(STREAM_SESSION, frames, self, auth=reading.auth, patient=patient)
+        except MacpClosedError as error:
+            self._fail(error)
+            return
+        self._call = call
+        if self._ending:
+            call.half_close()
+        if self._paused:
+            call.pause()
 
     def on_next(self, response: core_pb2.StreamSessionResponse, /) -> None:
         envelope = response.envelope
         message_type = envelope.message_type
+        if not self._connected:
+            self._reached()
         if not message_type:
-            # no envelope but an error; the only one that can answer a subscribe is its refusal, after which the server leaves
-            # the call hanging
-            self._observer.on_error(MacpStreamError(response.error))
+            self._answered(response)
             return
+        message_id = envelope.message_id
+        seen = self._seen
+        if message_id in seen:  # a redelivery does not move the cursor (RFC-MACP-0006, 3.2)
+            return
+        seen[message_id] = None
+        if len(seen) > REMEMBERED:
+            del seen[next(iter(seen))]
         kind = self._kinds.get(message_type)
         if kind is None:
             kind = self._kinds[message_type] = (envelope.mode, message_type)
         self._sequence = sequence = self._sequence + 1
-        self._next(Accepted(sequence, envelope, kind))
+        self._next(Accepted(sequence, envelope, kind, self._live))
         if message_type == "Commitment" and not self._finite:
             # a commitment is accepted only if it resolves; the server leaves the call open after it (measured)
-            self._observer.on_completed()
+            self._complete()
+
+    def _reached(self) -> None:
+        self._connected = self._reading.transport.reached = True
+        self._backoff = None
+        self._tell(Connection.CONNECTED, self._sequence)
+
+    def _answered(self, response: core_pb2.StreamSessionResponse) -> None:
+        """An inline error: the answer to our mark, or the subscription's refusal, after which the server leaves the call open."""
+        if response.error.message_id == _CAUGHT_UP:
+            self._live = True
+            self._tell(Connection.CAUGHT_UP, self._sequence)
+        else:
+            self._fail(MacpStreamError(response.error))
 
     def on_error(self, error: Exception, /) -> None:
-        self._observer.on_error(error)
+        self._call = None
+        if not isinstance(error, MacpTransportError):  # the subscriber's own
+            self._fail(error)
+        elif error.code == "HISTORY_UNAVAILABLE":
+            self._forgotten(error)
+        elif error.code == "SESSION_NOT_FOUND" and self._waits_until:
+            self._wait_for_start(error)
+        elif is_transient(error):
+            self._lost(error)
+        else:
+            self._fail(error)
 
     def on_completed(self) -> None:
-        self._observer.on_completed()
+        self._call = None
+        if self._ending:
+            self._complete()
+        else:
+            self._lost(None)  # the server has ended the call, and the session has not ended
+
+    # Its ends.
+
+    def _lost(self, error: MacpTransportError | None) -> None:
+        first = self._backoff is None
+        if first:
+            if not self._reading.transport.reached and error is not None:
+                self._fail(error)  # nobody has ever answered there: more likely a wrong address than an outage
+                return
+            self._tell(Connection.LOST, self._sequence, error)
+            self._backoff = Backoff(self._reading.retry, self._reading.transport.clock)
+        self._live = False
+        self._try_again(error)
+
+    def _try_again(self, error: MacpTransportError | None) -> None:
+        assert self._backoff is not None
+        delay = self._backoff.next()
+        if delay is None:
+            gave_up = error or MacpTransportError("UNAVAILABLE", "the server ends the stream of a session that is open")
+            self._fail(gave_up)
+            return
+        self._later(delay, self._reconnect)
+
+    def _reconnect(self) -> None:
+        self._tell(Connection.RECONNECTING, self._sequence)
+        self._open(patient=True)
+        if not self._over:
+            self._later(self._reading.retry.give_up_after, self._give_up)
+
+    def _give_up(self) -> None:
+        if not self._connected:
+            waited = f"no connection within {self._reading.retry.give_up_after:g} s"
+            self._fail(MacpTransportError("UNAVAILABLE", waited, method=STREAM_SESSION.path))
+
+    def _wait_for_start(self, error: MacpTransportError) -> None:
+        clock = self._reading.transport.clock
+        left = self._waits_until - clock.now.timestamp()
+        if left <= 0:
+            self._fail(error)
+            return
+        if self._backoff is None:
+            self._backoff = Backoff(self._reading.retry, clock)
+        delay = self._backoff.next()
+        self._later(left if delay is None else min(delay, left), lambda: self._open(patient=True))
+
+    def _forgotten(self, error: MacpTransportError) -> None:
+        lowest = error.lowest_available_sequence
+        if self._reading.on_gap == "fail" or lowest is None or lowest <= self._sequence:
+            gap = MacpGapError(self._sequence, lowest, self._reading.session_id)
+            gap.__cause__ = error
+            self._fail(gap)
+            return
+        missing = lowest - self._sequence
+        self._sequence = lowest
+        self._tell(Connection.GAP, lowest, error, missing)
+        self._open(patient=True)
+
+    def _session_ended(self, metadata: core_pb2.SessionMetadata | None) -> None:
+        """Half-closes: the server says what it still holds and ends the call with OK (measured), so no timer is needed."""
+        if metadata is None and self._sequence == self._reading.after:
+            return  # it has yet to start
+        if not self._ending:
+            self._ending = True
+            if self._call is not None:
+                self._call.half_close()
+
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        if self._timer is None:
+            self._timer = SerialDisposable()
+
+        self._timer.disposable = self._reading.transport.clock.run_later(seconds, action)
+
+    def _complete(self) -> None:
+        if not self._over:
+            self.cancel()
+            self._observer.on_completed()
+
+    def _fail(self, error: Exception) -> None:
+        if not self._over:
+            self.cancel()
+            self._observer.on_error(error)

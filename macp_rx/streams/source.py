@@ -15,8 +15,8 @@ from macp_rx.clock import Clock, loop_clock
 from macp_rx.streams.stream import Demand, Pausable, Stream, running
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method
-from macp_rx.transport.connection import Connection
 from macp_rx.transport.grpc import GrpcCall, ResponseStream
+from macp_rx.transport.shared import SharedTransport
 
 __all__ = ["on_demand", "rpc_stream", "waited_on", "watch"]
 
@@ -26,7 +26,7 @@ Res = TypeVar("Res", bound=Protobuf)
 
 
 def watch(
-    connection: Connection, method: Method[Req, Res], request: Req, *, auth: AuthConfig | None, timeout: float | None
+    shared: SharedTransport, method: Method[Req, Res], request: Req, *, auth: AuthConfig | None, timeout: float | None
 ) -> Stream[Res]:
     """A server stream: emits each response.
 
@@ -34,7 +34,7 @@ def watch(
         timeout 9ms  ---a--b--|
 
     Args:
-        connection: what carries it.
+        shared: what carries it.
         method: which RPC.
         request: its request.
         auth: who is calling.
@@ -43,17 +43,17 @@ def watch(
 
     def subscribe(observer: abc.ObserverBase[Res], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
         def start() -> Callable[[], None]:
-            call = connection.transport.stream(method, [request], observer, auth=auth)
-            return waited_on(connection, on_demand(call, scheduler), scheduler)
+            call = shared.transport.stream(method, [request], observer, auth=auth)
+            return waited_on(shared, on_demand(call, scheduler), scheduler)
 
-        return running(connection.clock, start, observer)
+        return running(shared.clock, start, observer)
 
-    responses: Stream[Res] = Stream(Observable(subscribe), connection.clock)
-    return responses if timeout is None else responses.pipe(ops.take_with_time(timeout, connection.clock))
+    responses: Stream[Res] = Stream(Observable(subscribe), shared.clock)
+    return responses if timeout is None else responses.pipe(ops.take_with_time(timeout, shared.clock))
 
 
 def waited_on(
-    connection: Connection, cancel: Callable[[], None], scheduler: abc.SchedulerBase | None
+    shared: SharedTransport, cancel: Callable[[], None], scheduler: abc.SchedulerBase | None
 ) -> Callable[[], None]:
     """Lets whoever waits for a call, if its subscription carries one, hear of the connection's close.
 
@@ -62,7 +62,7 @@ def waited_on(
     """
     if not isinstance(scheduler, Demand):
         return cancel
-    forget = connection.waited_on(scheduler.lose)
+    forget = shared.waited_on(scheduler.lose)
 
     def leave() -> None:
         forget()

@@ -77,11 +77,22 @@ class Call(Protocol[Req_contra]):
 
 
 class Transport(Protocol):
-    """Carries calls to one runtime, on one clock."""
+    """Carries calls to one runtime, on one clock.
+
+    Attributes:
+        reached: somebody has answered at the other end, so that what fails now is an outage and not a wrong address.
+    """
+
+    reached: bool
 
     @property
     def clock(self) -> Clock:
         """The clock on which every call lives."""
+        ...
+
+    @property
+    def tells_ends(self) -> bool:
+        """Whether a watch of sessions tells of an expiry when it happens, so that nobody has to ask."""
         ...
 
     def unary(
@@ -108,11 +119,13 @@ class Transport(Protocol):
         *,
         auth: AuthConfig | None,
         on_sent: Callable[[], None] = ...,
+        patient: bool = False,
     ) -> Call[Req]:
         """Starts a streaming call and sends ``requests`` first; a server-streaming call takes exactly one.
 
         Args:
             on_sent: called each time a request has been handed to flow control.
+            patient: wait for a server that cannot be reached now, instead of failing.
         """
         ...
 

@@ -37,7 +37,11 @@ DEFAULT_OPTIONS: Final[ChannelOptions] = (
     ("grpc.use_local_subchannel_pool", 1),  # without it equal targets share one connection, and with it its limit
     ("grpc.max_receive_message_length", -1),  # the server bounds requests, not responses (lists of metadata, what-if)
     ("grpc.initial_reconnect_backoff_ms", 100),  # the default of 1 s decides how soon a cut is healed
-    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.min_reconnect_backoff_ms", 2000),  # how long one attempt to connect may take; the default is 20 s
+    # a peer that is gone without a word is found out by a ping; the reference runtime takes any number of them
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
 )
 
 
@@ -70,6 +74,7 @@ class GrpcTransport:
         streams_per_channel: int = STREAMS_PER_CHANNEL,
     ) -> None:
         self.clock = clock
+        self.reached: bool = False
         self._target = target
         self._credentials = credentials
         self._options = [*DEFAULT_OPTIONS, *options]
@@ -80,6 +85,11 @@ class GrpcTransport:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._closed = False
+
+    @property
+    def tells_ends(self) -> bool:
+        """Not the reference runtime: it sweeps once a minute."""
+        return False
 
     def unary(
         self,
@@ -121,6 +131,7 @@ class GrpcTransport:
         except Exception as error:
             receiver.on_error(error)
         else:
+            self.reached = True
             reply_to(receiver, response)
 
     def stream(
@@ -131,6 +142,7 @@ class GrpcTransport:
         *,
         auth: AuthConfig | None,
         on_sent: Callable[[], None] = _nothing,
+        patient: bool = False,
     ) -> Call[Req]:
         """Starts a streaming call on a connection with room."""
         self._check_open()
@@ -140,8 +152,8 @@ class GrpcTransport:
 
         def open_call(identity: Metadata) -> ResponseStream[Res]:
             if first is None:
-                return cast("ResponseStream[Res]", open_method(metadata=identity))
-            return cast("ResponseStream[Res]", open_method(first, metadata=identity))
+                return cast("ResponseStream[Res]", open_method(metadata=identity, wait_for_ready=patient))
+            return cast("ResponseStream[Res]", open_method(first, metadata=identity, wait_for_ready=patient))
 
         call = GrpcCall[Req, Res](
             open_call,

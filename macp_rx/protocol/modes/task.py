@@ -186,9 +186,10 @@ class State:
         return free and not self.has_declined(participant) and self.is_eligible(participant)
 
     def negative_commit_eligible(self) -> bool:
-        """Whether the one it was meant for has declined, so that it can be given up without a report."""
+        """Whether the one it was meant for never took it on, so that it can be given up without a report."""
         named = self.task.requested_assignee if self.task else ""
-        return bool(named) and self.active_assignee is None and self.has_declined(named)
+        declined = any(one.assignee == named and not one.while_assigned for one in self.rejections)
+        return bool(named) and self.active_assignee is None and declined
 
     def is_completed(self) -> bool:
         """Whether the task was reported done."""

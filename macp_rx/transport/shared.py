@@ -10,10 +10,10 @@ from macp_rx.clock import Clock
 from macp_rx.errors import MacpClosedError
 from macp_rx.transport.base import Transport
 
-__all__ = ["Connection"]
+__all__ = ["SharedTransport"]
 
 
-class Connection:
+class SharedTransport:
     """One transport and its end, which leaves nobody waiting.
 
     Args:
@@ -32,16 +32,16 @@ class Connection:
 
     @property
     def clock(self) -> Clock:
-        """What everything on this connection runs on."""
+        """What everything on it runs on."""
         return self.transport.clock
 
     def waited_on(self, lose: Callable[[Exception], None]) -> Callable[[], None]:
-        """Registers somebody who waits for what a call of this connection says. Called on the clock's thread.
+        """Registers somebody who waits for what a call on it says. Called on the clock's thread.
 
         A close is silence for those who subscribed, as their own dispose is; who waits would wait for ever.
 
         Args:
-            lose: hears MacpClosedError when the connection is closed.
+            lose: hears MacpClosedError when it is closed.
 
         Returns:
             A function that takes it back.

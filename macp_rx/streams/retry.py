@@ -1,0 +1,80 @@
+"""When to try again, how soon, and when to give up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from macp_rx.clock import Clock
+from macp_rx.errors import MacpRefusedError, MacpSessionError, MacpTransportError
+
+__all__ = ["Backoff", "RetryPolicy", "is_transient"]
+
+TRANSIENT_CODES: Final = frozenset({"STREAM_LAGGED", "RATE_LIMITED", "INTERNAL_ERROR"})
+"""Codes of the registry that may pass by themselves (`protocol.md` 9.1); every other is the answer."""
+
+TRANSIENT_STATUSES: Final = frozenset({"UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED", "ABORTED"})
+"""Statuses that say, without a code of the registry, that the call broke: a cut, a reset, a GOAWAY, a server that stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How soon to try again, and for how long: capped exponential backoff, spread by jitter.
+
+    Attributes:
+        first: seconds before the first retry, at most.
+        cap: seconds between two retries, at most.
+        give_up_after: seconds without any progress after which the error is told; it counts anew from each success.
+    """
+
+    first: float = 0.1
+    cap: float = 1.0
+    give_up_after: float = 300.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.first <= self.cap and self.give_up_after >= 0):
+            raise MacpSessionError(f"{self}: 0 < first <= cap and give_up_after >= 0 must hold, in seconds")
+
+
+class Backoff:
+    """The retries of one piece of work.
+
+    Args:
+        policy: how soon, and for how long.
+        clock: its time and its jitter.
+    """
+
+    __slots__ = ("_clock", "_policy", "_since", "attempts")
+
+    def __init__(self, policy: RetryPolicy, clock: Clock) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._since = 0.0
+        self.attempts: int = 0
+        """How many retries there were since the last success."""
+
+    def next(self) -> float | None:
+        """Seconds to wait before the next try; None if it is time to give up."""
+        now = self._clock.now.timestamp()
+        if not self.attempts:
+            self._since = now
+        left = self._since + self._policy.give_up_after - now
+        if left <= 0:
+            return None
+        longest = min(self._policy.cap, self._policy.first * 2.0 ** min(self.attempts, 30))
+        self.attempts += 1
+        # half of it is chance, so that what failed together does not come back together
+        return min(left, longest * (0.5 + self._clock.jitter() / 2))
+
+    def reset(self) -> None:
+        """Notes a success."""
+        self.attempts = 0
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the same request may succeed later, and is worth a retry under the same message id."""
+    if isinstance(error, MacpRefusedError):
+        return error.code in TRANSIENT_CODES
+    if isinstance(error, MacpTransportError):
+        return error.code in TRANSIENT_CODES or (not error.code and error.status in TRANSIENT_STATUSES)
+    return False
