@@ -28,8 +28,8 @@ from tests.differential.answers import Plain, plain
 from tests.differential.script import OVERDUE
 from tests.differential.steps import Metadata, response_class
 
-WATCHED = 1.5
-"""Seconds that the watches stay open: what is told later, or told too often, shows as well."""
+QUIET = 0.5
+"""Seconds without an event after which a watch has told everything; what is told once too often shows as well."""
 
 LATER = 300
 """Milliseconds: a deadline that passes within a test, and that no call of a test takes."""
@@ -40,15 +40,16 @@ MARK = core_pb2.SignalPayload(signal_type="mark")
 
 
 class Watch:
-    """A watch that is open for a while, read by a thread of its own."""
+    """A watch, read by a thread of its own."""
 
-    def __init__(self, call: Iterator[Any]) -> None:
+    def __init__(self, call: Any) -> None:
+        self._call = call
         self._told: queue.Queue[Any] = queue.Queue()
-        threading.Thread(target=self._read, args=[call], daemon=True).start()
+        threading.Thread(target=self._read, daemon=True).start()
 
-    def _read(self, call: Iterator[Any]) -> None:
+    def _read(self) -> None:
         try:
-            for told in call:
+            for told in self._call:
                 self._told.put(told)
             self._told.put("OK")
         except grpc.RpcError as error:
@@ -58,10 +59,12 @@ class Watch:
         return self._told.get(timeout=seconds)
 
     def rest(self) -> list[Any]:
-        """What else it tells, and how it ends."""
+        """What else it tells, until it is silent; a string if it ended."""
         told: list[Any] = []
-        while not told or not isinstance(told[-1], str):
-            told.append(self.next())
+        with suppress(queue.Empty):
+            while True:
+                told.append(self.next(QUIET))
+        self._call.cancel()
         return told
 
 
@@ -79,7 +82,7 @@ class Course:
 
     def watch(self, method: str) -> Watch:
         call = self._channel.unary_stream(_path(method), response_deserializer=response_class(method).FromString)
-        return Watch(call(b"", metadata=_bearer("watcher"), timeout=WATCHED))
+        return Watch(call(b"", metadata=_bearer("watcher")))
 
     def say(
         self,
