@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
@@ -16,8 +14,8 @@ from reactivex import Observable, abc
 from reactivex.disposable import SerialDisposable
 
 from macp_rx.clock import Clock, LoopClock, loop_clock
-from macp_rx.errors import GRPC_STATUS, MacpAckError, MacpClosedError, MacpRefusedError, MacpSessionError
-from macp_rx.protocol.messages import MACP_VERSION
+from macp_rx.errors import GRPC_STATUS, MacpAckError, MacpRefusedError, MacpSessionError
+from macp_rx.protocol.messages import MACP_VERSION, Accepted
 from macp_rx.protocol.validation import (
     validate_confidence,
     validate_progress_scope,
@@ -28,15 +26,19 @@ from macp_rx.runtime import Runtime
 from macp_rx.streams.call import Blocking, Reactive, call
 from macp_rx.streams.duplex import MacpStream
 from macp_rx.streams.ends import Ends
-from macp_rx.streams.reply import Reply
+from macp_rx.streams.outcome import Outcome, outcome
+from macp_rx.streams.reply import Reply, ask
 from macp_rx.streams.retry import RetryPolicy
+from macp_rx.streams.sending import SEND_RETRY, Outbox
 from macp_rx.streams.session import RECONNECT, OnGap, SessionStream, history, session_events
+from macp_rx.streams.shared import Shared
 from macp_rx.streams.source import watch
 from macp_rx.streams.stream import Demand, Stream
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import Method, Transport, method
+from macp_rx.transport.base import Method, Receiver, Transport, method
 from macp_rx.transport.grpc import ChannelOptions, GrpcTransport
 from macp_rx.transport.loop import LoopLease
+from macp_rx.transport.shared import SharedTransport
 
 if TYPE_CHECKING:
     from reactivex.scheduler.eventloop import AsyncIOScheduler
@@ -51,7 +53,6 @@ DEFAULT_TIMEOUT: Final = 30.0
 """Seconds a unary call may take: what the server itself allows (`protocol.md` 1.0)."""
 
 INITIALIZE: Final = method("Initialize", core_pb2.InitializeRequest, core_pb2.InitializeResponse)
-SEND: Final = method("Send", core_pb2.SendRequest, core_pb2.SendResponse)
 GET_SESSION: Final = method("GetSession", core_pb2.GetSessionRequest, core_pb2.GetSessionResponse)
 CANCEL_SESSION: Final = method("CancelSession", core_pb2.CancelSessionRequest, core_pb2.CancelSessionResponse)
 SUSPEND_SESSION: Final = method("SuspendSession", core_pb2.SuspendSessionRequest, core_pb2.SuspendSessionResponse)
@@ -86,53 +87,17 @@ WATCH_SESSIONS: Final = method("WatchSessions", core_pb2.WatchSessionsRequest, c
 WATCH_POLICIES: Final = method("WatchPolicies", policy_pb2.WatchPoliciesRequest, policy_pb2.WatchPoliciesResponse)
 
 
-class _Connection:
-    """What clients that share a connection share: the transport, and what to do after its end."""
+class _Connection(SharedTransport):
+    """What clients that share a connection share: the transport, the order of sends, and what learns of sessions' ends."""
 
-    def __init__(self, transport: Transport, release: Callable[[], None]) -> None:
-        self.transport = transport
-        self._release = release
+    def __init__(self, transport: Transport, release: Callable[[], None], retry: RetryPolicy | None) -> None:
+        super().__init__(transport, release)
+        self.outbox: Outbox = Outbox(transport, retry)
         self._ends: dict[AuthConfig | None, Ends] = {}
-        self._closing = threading.Lock()
-        self._closed = threading.Event()
 
     def ends(self, auth: AuthConfig | None) -> Ends:
         """What learns of the ends of sessions that this caller may read."""
         return self._ends.setdefault(auth, Ends(self.transport, auth))
-
-    def close(self, then: Callable[[], None]) -> bool:
-        """Starts closing; ``then`` is called at the end. False if another call has done so before."""
-        if not self._closing.acquire(blocking=False):
-            return False
-
-        def closed() -> None:
-            self._closed.set()
-            then()
-
-        try:
-            self.transport.clock.run_soon(lambda: self.transport.close(closed))
-        except MacpClosedError:  # the loop was handed over and is closed: so is every call on it
-            closed()
-        return True
-
-    def close_and_wait(self) -> None:
-        clock = self.transport.clock
-        if clock.on_own_thread():
-            self.close(self._release)
-        elif self.close(lambda: None):
-            clock.wait(self._closed)
-            self._release()
-
-    async def close_and_await(self) -> None:
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
-
-        def end() -> None:
-            loop.call_soon_threadsafe(ended.set_result, None)
-
-        if self.close(end):
-            await ended
-            self._release()
 
 
 class _Calls:
@@ -146,23 +111,28 @@ class _Calls:
     @property
     def clock(self) -> Clock:
         """What everything of this client runs on; hand it to timed operators."""
-        return self._connection.transport.clock
+        return self._connection.clock
 
     def _ask(self, rpc: Method[Req, Res], request: Req, timeout: float | None, unwrap: Callable[[Res], T]) -> Stream[T]:
-        return Reply(
-            self._connection.transport,
-            rpc,
-            request,
-            unwrap,
-            auth=self.auth,
-            timeout=self.default_timeout if timeout is None else timeout,
-        )
+        return ask(self._connection, rpc, request, unwrap, auth=self.auth, timeout=self._within(timeout))
+
+    def _within(self, timeout: float | None) -> float | None:
+        return self.default_timeout if timeout is None else timeout
+
+    def _send(self, envelope: Envelope, timeout: float | None) -> Stream[Ack]:
+        request, outbox, auth = core_pb2.SendRequest(envelope=envelope), self._connection.outbox, self.auth
+        within = self._within(timeout)
+
+        def start(receiver: Receiver[Ack]) -> Callable[[], None]:
+            return outbox.send(request, receiver, auth=auth, timeout=within)
+
+        return Reply(self._connection, start)
 
     def _rpc(self, rpc: Method[Req, Res], request: Req, timeout: float | None) -> Stream[Res]:
         return self._ask(rpc, request, timeout, _as_it_is)
 
     def _watch(self, rpc: Method[Req, Res], request: Req, timeout: float | None) -> Stream[Res]:
-        return watch(self._connection.transport, rpc, request, auth=self.auth, timeout=timeout)
+        return watch(self._connection, rpc, request, auth=self.auth, timeout=timeout)
 
     # Handshake and discovery
 
@@ -205,8 +175,14 @@ class _Calls:
 
     @call
     def send(self, envelope: Envelope, *, timeout: float | None = None) -> Stream[Ack]:
-        """Sends one envelope. Subscribing again sends it again under the same message id, which the runtime answers with
-        ``duplicate``.
+        """Sends one envelope, and again under the same message id where the connection broke or a rate limit was hit.
+
+        Messages of one caller to one session go out one after the other, in the order in which they were subscribed to.
+        Subscribing again sends it again under the same message id, which the runtime answers with ``duplicate``.
+
+        Args:
+            envelope: what to send; see ``build_envelope``.
+            timeout: seconds, all tries included; the client's default_timeout if None.
 
         Errors:
             MacpAckError: the runtime refused it; code, reasons and denials say why.
@@ -217,7 +193,7 @@ class _Calls:
             raise MacpSessionError(f"send takes an Envelope (see build_envelope), not {type(envelope).__name__}")
         if self.auth is not None:
             self.auth.check_sender(envelope.sender)
-        return self._ask(SEND, core_pb2.SendRequest(envelope=envelope), timeout, _acked(envelope.message_type))
+        return self._send(envelope, timeout)
 
     @call
     def send_signal(
@@ -293,7 +269,7 @@ class _Calls:
             timestamp_unix_ms=self.clock.now_ms,
             payload=payload.SerializeToString(),
         )
-        return self._ask(SEND, core_pb2.SendRequest(envelope=envelope), timeout, _acked(message_type))
+        return self._send(envelope, timeout)
 
     def open_stream(self, session_id: str = "", after_sequence: int = 0) -> MacpStream:
         """Opens a StreamSession call in both directions.
@@ -307,7 +283,7 @@ class _Calls:
         """
         if self.auth is None:
             raise MacpSessionError("a session stream needs a credential: MacpClient(…, auth=AuthConfig.for_…)")
-        return MacpStream(self._connection.transport, self.auth, session_id, after_sequence)
+        return MacpStream(self._connection, self.auth, session_id, after_sequence)
 
     def session_events(
         self,
@@ -343,7 +319,7 @@ class _Calls:
         """
         validate_session_id(session_id)
         return session_events(
-            self._connection.transport,
+            self._connection,
             session_id,
             after_sequence,
             auth=self.auth,
@@ -353,10 +329,32 @@ class _Calls:
             retry=retry,
         )
 
+    def shared_events(self, session_id: str, *, wait: float = 0) -> Shared:
+        """The same stream for any number of subscribers, who share one call; see `session_events` for the arguments."""
+        validate_session_id(session_id)
+
+        def live(after: int) -> Stream[Accepted]:
+            return self.session_events(session_id, after, wait=wait)
+
+        def history(after: int) -> Stream[Accepted]:
+            return self.history(session_id, after)
+
+        return Shared(self._connection, live, history)
+
+    def outcome(self, session_id: str, events: Stream[Accepted] | None = None) -> Stream[Outcome]:
+        """How a session ends: one value, when it has ended.
+
+        Args:
+            session_id: which session.
+            events: its stream, where there is one already.
+        """
+        events = self.session_events(session_id) if events is None else events
+        return outcome(self._connection, session_id, events, auth=self.auth, timeout=self.default_timeout)
+
     def history(self, session_id: str, after_sequence: int = 0) -> SessionStream:
         """What a session has accepted by now, and then completion. Arguments and errors as `session_events`."""
         validate_session_id(session_id)
-        return history(self._connection.transport, session_id, after_sequence, auth=self.auth)
+        return history(self._connection, session_id, after_sequence, auth=self.auth)
 
     # Sessions
 
@@ -403,7 +401,7 @@ class _Calls:
         def subscribe(
             observer: abc.ObserverBase[core_pb2.SessionMetadata], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
-            pages = _Pages(lambda token: self._page(page_size, token, None), observer)
+            pages = _Pages(lambda token: self._page(page_size, token, None), observer, scheduler)
             if isinstance(scheduler, Demand):
                 scheduler.add(pages)
             pages.ask("")
@@ -519,15 +517,19 @@ class _Pages(abc.DisposableBase):
         self,
         page: Callable[[str], Stream[core_pb2.ListSessionsResponse]],
         observer: abc.ObserverBase[core_pb2.SessionMetadata],
+        scheduler: abc.SchedulerBase | None,
     ) -> None:
         self._page = page
         self._observer = observer
+        self._scheduler = scheduler
         self._asking = SerialDisposable()
         self._paused = False
         self._next: str | None = None
 
     def ask(self, token: str) -> None:
-        self._asking.disposable = self._page(token).subscribe(self._take, self._observer.on_error)
+        self._asking.disposable = self._page(token).subscribe(
+            self._take, self._observer.on_error, scheduler=self._scheduler
+        )
 
     def _take(self, response: core_pb2.ListSessionsResponse) -> None:
         for session in response.sessions:
@@ -571,6 +573,7 @@ class MacpClient(_Calls, Blocking):
         default_timeout: seconds a unary call may take; None waits without limit. Never applies to a stream.
         scheduler: live on this running loop instead of the shared I/O thread.
         options: gRPC channel options, such as ``[("grpc.http2.bdp_probe", 0)]``.
+        retry: how a send is tried again under its message id; None does not.
 
     Raises:
         MacpSessionError: a target or certificates that can never work.
@@ -588,6 +591,7 @@ class MacpClient(_Calls, Blocking):
         default_timeout: float | None = DEFAULT_TIMEOUT,
         scheduler: AsyncIOScheduler | LoopClock | None = None,
         options: ChannelOptions = (),
+        retry: RetryPolicy | None = SEND_RETRY,
     ) -> None:
         if not isinstance(target, str) or not target.strip() or target.startswith(("http://", "https://")):
             raise MacpSessionError(f"a target is 'host:port', such as '127.0.0.1:50051', not {target!r}")
@@ -603,7 +607,7 @@ class MacpClient(_Calls, Blocking):
         else:
             clock = loop_clock(scheduler)
         transport = GrpcTransport(target, clock=clock, credentials=credentials, options=options)
-        super().__init__(_Connection(transport, release), auth, default_timeout)
+        super().__init__(_Connection(transport, release, retry), auth, default_timeout)
         self.target = target
 
     @classmethod
@@ -613,6 +617,7 @@ class MacpClient(_Calls, Blocking):
         agent: str,
         runtime: Runtime | None = None,
         default_timeout: float | None = DEFAULT_TIMEOUT,
+        retry: RetryPolicy | None = SEND_RETRY,
     ) -> Self:
         """A client of a runtime in this process: no server, no socket.
 
@@ -620,13 +625,14 @@ class MacpClient(_Calls, Blocking):
             agent: who is calling.
             runtime: which runtime; without one the client makes its own and closes it with itself.
             default_timeout: seconds a unary call may take.
+            retry: how a send is tried again under its message id; None does not.
         """
         release = _nothing
         if runtime is None:
             runtime = Runtime()
             release = runtime.close
         client = cls.__new__(cls)
-        connection = _Connection(runtime.connect(), release)
+        connection = _Connection(runtime.connect(), release, retry)
         _Calls.__init__(client, connection, AuthConfig.for_dev_agent(agent), default_timeout)
         client.target = "embedded"
         return client
@@ -653,11 +659,11 @@ class MacpClient(_Calls, Blocking):
 
         Nothing is left on return, except when called on the client's own loop, where it cannot wait: use ``aclose`` there.
         """
-        self._connection.close_and_wait()
+        self._connection.close()
 
     async def aclose(self) -> None:
         """The same without blocking the running loop; nothing is left afterwards."""
-        await self._connection.close_and_await()
+        await self._connection.aclose()
 
     def __enter__(self) -> Self:
         """The client itself."""

@@ -36,6 +36,7 @@ class MemoryTransport:
     """
 
     def __init__(self, runtime: Runtime) -> None:
+        self.reached: bool = True
         self._runtime = runtime
         self._calls: set[_MemoryCall[Protobuf, Protobuf]] = set()
         self._closed = False

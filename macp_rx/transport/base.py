@@ -77,7 +77,13 @@ class Call(Protocol[Req_contra]):
 
 
 class Transport(Protocol):
-    """Carries calls to one runtime, on one clock."""
+    """Carries calls to one runtime, on one clock.
+
+    Attributes:
+        reached: somebody has answered at the other end, so that what fails now is an outage and not a wrong address.
+    """
+
+    reached: bool
 
     @property
     def clock(self) -> Clock:

@@ -47,15 +47,17 @@ def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MacpClien
         binary = runtime_binary()
         assert binary is not None
         server = RealServer(binary, MACP_AUTH_TOKENS_JSON=json.dumps({"tokens": TOKENS}))
-        with MacpClient(target=server.target, secure=False) as client:
+        with MacpClient(target=server.target, secure=False, retry=None) as client:
             yield client
         server.close()
         return
     with Runtime(identify=static_tokens(json.dumps(TOKENS))) as runtime:
         if request.param == "memory":
-            yield MacpClient.embedded(agent="nobody", runtime=runtime).acting_as(AuthConfig("no such token"))
+            yield MacpClient.embedded(agent="nobody", runtime=runtime, retry=None).acting_as(
+                AuthConfig("no such token")
+            )
         else:
-            with runtime.serve() as server, MacpClient(target=server.target, secure=False) as client:
+            with runtime.serve() as server, MacpClient(target=server.target, secure=False, retry=None) as client:
                 yield client
 
 
@@ -176,7 +178,7 @@ def test_signals_say_whether_their_sender_is_authenticated(client: MacpClient) -
 def test_starts_and_messages_are_limited_apart_and_the_window_slides(virtual_time: VirtualClock) -> None:
     settings = Settings(starts_per_minute=2, messages_per_minute=3)
     with Runtime(clock=virtual_time, settings=settings) as runtime:
-        client = MacpClient.embedded(agent="chair", runtime=runtime)
+        client = MacpClient.embedded(agent="chair", runtime=runtime, retry=None)
         session = started(client)
         started(client)
         with pytest.raises(MacpAckError) as refused:

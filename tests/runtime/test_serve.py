@@ -192,7 +192,7 @@ class TestCommand:
             monkeypatch.setenv(name, value)
         with (
             serving() as (_process, target),
-            MacpClient(target=target, secure=False, auth=AuthConfig.for_bearer("secret")) as client,
+            MacpClient(target=target, secure=False, auth=AuthConfig.for_bearer("secret"), retry=None) as client,
         ):
             session = start(client, policy_version="policy.file")
             with pytest.raises(MacpAckError) as refused:

@@ -1,0 +1,195 @@
+"""Sends: in the order of each caller, tried again under the same message id, never told twice."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from macp.v1 import core_pb2
+from macp.v1.envelope_pb2 import Ack
+
+from macp_rx.clock import Clock
+from macp_rx.errors import MacpAckError, MacpClosedError, MacpOverflowError, MacpTransportError
+from macp_rx.streams.retry import Backoff, RetryPolicy, is_transient
+from macp_rx.transport.auth import AuthConfig
+from macp_rx.transport.base import Receiver, Transport, method
+
+__all__ = ["SEND", "SEND_RETRY", "Outbox"]
+
+SEND: Final = method("Send", core_pb2.SendRequest, core_pb2.SendResponse)
+
+SEND_RETRY: Final = RetryPolicy(first=0.05, cap=1.0, give_up_after=30.0)
+
+WAITING: Final = 256
+"""How many messages of one caller may wait for the ones before."""
+
+RATE_WAIT: Final = 2.0
+"""Seconds to wait at least where a rate limit was hit: its window slides over a minute, and asking at once only counts anew."""
+
+
+class Outbox:
+    """Sends the messages of one connection.
+
+    Messages of one sender to one session go out one after the other, each when the one before was answered: over HTTP/2
+    two calls may overtake each other. Different sessions and senders do not wait for each other.
+
+    Args:
+        transport: what carries them.
+        retry: how to try again; None does not.
+    """
+
+    def __init__(self, transport: Transport, retry: RetryPolicy | None) -> None:
+        self._transport = transport
+        self._retry = retry
+        self._lines: dict[tuple[AuthConfig | None, str], deque[_Send]] = {}
+
+    def send(
+        self, request: core_pb2.SendRequest, receiver: Receiver[Ack], *, auth: AuthConfig | None, timeout: float | None
+    ) -> Callable[[], None]:
+        """Sends a message when it is its turn.
+
+        Args:
+            request: the message. It keeps its id in every try, so it takes effect once.
+            receiver: hears the Ack, or why there is none.
+            auth: who sends.
+            timeout: seconds from now until it fails, tries and waiting included; None as the retry policy says.
+
+        Returns:
+            What cancels it. A message that was on its way may have been accepted all the same.
+        """
+        send = _Send(self._transport, request, receiver, auth, timeout, self._retry)
+        session_id = request.envelope.session_id
+        if not session_id:
+            send.start()
+            return send.cancel
+        key = auth, session_id
+        line = self._lines.setdefault(key, deque())
+        if len(line) > WAITING:
+            receiver.on_error(
+                MacpOverflowError(f"{WAITING} messages to {session_id} wait to be sent; await their Acks")
+            )
+            return _nothing
+        line.append(send)
+
+        def done() -> None:
+            line.remove(send)
+            if line:
+                line[0].start()
+            else:
+                self._lines.pop(key, None)
+
+        send.done = done
+        if line[0] is send:
+            send.start()
+        return send.cancel
+
+
+class _Send:
+    """One message, and its tries."""
+
+    __slots__ = (
+        "_auth",
+        "_backoff",
+        "_cancel",
+        "_deadline",
+        "_over",
+        "_receiver",
+        "_request",
+        "_retry",
+        "_transport",
+        "done",
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        request: core_pb2.SendRequest,
+        receiver: Receiver[Ack],
+        auth: AuthConfig | None,
+        timeout: float | None,
+        retry: RetryPolicy | None,
+    ) -> None:
+        self._transport = transport
+        self._request = request
+        self._receiver = receiver
+        self._auth = auth
+        self._deadline = None if timeout is None else transport.clock.now.timestamp() + timeout
+        self._retry = retry
+        self._backoff: Backoff | None = None
+        self._cancel: Callable[[], None] = _nothing
+        self._over = False
+        self.done: Callable[[], None] = _nothing
+
+    def start(self) -> None:
+        self._try()
+
+    def cancel(self) -> None:
+        if not self._over:
+            self._over = True
+            self._cancel()
+            self.done()
+
+    def _try(self) -> None:
+        try:
+            self._cancel = self._transport.unary(SEND, self._request, self, auth=self._auth, timeout=self._left())
+        except MacpClosedError as error:
+            self._fail(error)
+
+    def _left(self) -> float | None:
+        """Seconds until the deadline."""
+        if self._deadline is None:
+            return None
+        return max(0.001, self._deadline - self._transport.clock.now.timestamp())
+
+    def on_next(self, value: core_pb2.SendResponse, /) -> None:
+        ack = value.ack
+        if ack.ok:
+            self._finish(ack)
+            return
+        error = MacpAckError(ack, self._request.envelope.message_type)
+        if not self._try_again(error):
+            self._fail(error)
+
+    def on_error(self, error: Exception, /) -> None:
+        if not self._try_again(error):
+            self._fail(error)
+
+    def on_completed(self) -> None:
+        pass  # behind the answer
+
+    def _try_again(self, error: Exception) -> bool:
+        if self._over or self._retry is None or not is_transient(error):
+            return False
+        if isinstance(error, MacpTransportError) and not self._transport.reached:
+            return False  # nobody has ever answered there: more likely a wrong address than an outage
+        clock: Clock = self._transport.clock
+        if self._backoff is None:
+            self._backoff = Backoff(self._retry, clock)
+        delay = self._backoff.next()
+        if delay is None:
+            return False
+        if isinstance(error, MacpAckError) and error.code == "RATE_LIMITED":
+            delay += RATE_WAIT
+        left = self._left() if self._deadline is not None else None
+        if left is not None and delay >= left:
+            return False
+        self._cancel = clock.run_later(delay, self._try).dispose
+        return True
+
+    def _finish(self, ack: Ack) -> None:
+        if not self._over:
+            self._over = True
+            self.done()
+            self._receiver.on_next(ack)
+            self._receiver.on_completed()
+
+    def _fail(self, error: Exception) -> None:
+        if not self._over:
+            self._over = True
+            self.done()
+            self._receiver.on_error(error)
+
+
+def _nothing() -> None:
+    return None
