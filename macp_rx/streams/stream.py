@@ -309,6 +309,11 @@ class Demand(Clock):
         return self._clock.now
 
     @property
+    def seconds(self) -> float:
+        """As the clock."""
+        return self._clock.seconds
+
+    @property
     def runs_by_itself(self) -> bool:
         """As the clock."""
         return self._clock.runs_by_itself
