@@ -87,7 +87,7 @@ class SessionStream(Stream[Accepted]):
     """
 
     def __init__(self, source: Observable[Accepted], transport: Transport, status: _Statuses) -> None:
-        super().__init__(source, transport.clock)
+        super().__init__(source, transport.clock, can_wait=True)
         self._status = status
 
     @property
@@ -213,7 +213,8 @@ class _Reading:
             def start() -> Callable[[], None]:
                 following = _Following(self, observer, statuses.tell)
                 following.start()
-                return waited_on(self.shared, on_demand(following, scheduler), scheduler)
+                what = f"{'history' if self.ends is None else 'events'} of {self.session_id}"
+                return waited_on(self.shared, self.shared.running(what, on_demand(following, scheduler)), scheduler)
 
             return running(self.shared.clock, start, observer)
 
