@@ -22,7 +22,6 @@ from macp_rx.protocol.validation import (
     validate_session_id,
     validate_signal_type,
 )
-from macp_rx.runtime import Runtime
 from macp_rx.streams.call import Blocking, Reactive, call
 from macp_rx.streams.duplex import MacpStream
 from macp_rx.streams.ends import Ends
@@ -42,6 +41,8 @@ from macp_rx.transport.shared import SharedTransport
 
 if TYPE_CHECKING:
     from reactivex.scheduler.eventloop import AsyncIOScheduler
+
+    from macp_rx.runtime import Runtime
 
 __all__ = ["MacpClient", "RxClient"]
 
@@ -627,6 +628,8 @@ class MacpClient(_Calls, Blocking):
             default_timeout: seconds a unary call may take.
             retry: how a send is tried again under its message id; None does not.
         """
+        from macp_rx.runtime import Runtime  # a third of what the package is to import, and many need only a client
+
         release = _nothing
         if runtime is None:
             runtime = Runtime()

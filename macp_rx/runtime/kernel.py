@@ -10,7 +10,6 @@ import base64
 import binascii
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from typing import Any, Final, NamedTuple, cast
 
 from google.protobuf.message import Message as Protobuf
@@ -520,6 +519,8 @@ def initialize(state: State, caller: Caller | None, request: core_pb2.Initialize
         raise MacpRefusedError("INVALID_REQUEST", "supported_protocol_versions must not be empty")
     if MACP_VERSION not in request.supported_protocol_versions:
         raise MacpRefusedError("UNSUPPORTED_PROTOCOL_VERSION", f"this runtime speaks {MACP_VERSION}")
+    from importlib.metadata import version  # 10 ms to import, for one word of one reply
+
     settings = state.settings
     capabilities = core_pb2.Capabilities(
         sessions=core_pb2.SessionsCapability(stream=True, list_sessions=True, watch_sessions=True),

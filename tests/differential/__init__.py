@@ -1,7 +1,7 @@
 """The differential test: seeded random sessions, byte for byte, to the embedded runtime and to the real server.
 
-- ``generator.py`` tells each mode's usual course; ``script.py`` carries it out, and throws in what is wrong (``hostile.py``) and
-  what else may happen (``policies.py``); ``steps.py`` is what comes out: bytes, and their words.
+- ``generator.py`` tells each mode's usual course; ``script.py`` carries it out and throws in what is wrong (``hostile.py``), and
+  policies (``policies.py``); ``steps.py`` is what comes out: bytes, and their words.
 - ``targets.py`` and ``stream.py`` send the steps to a runtime; ``answers.py`` makes what it answers comparable.
 - ``runner.py`` plays many sessions at once on both, step by step, and tells the first divergence of each with all that led to it;
   ``differences.py`` is the short table of differences that are wanted.

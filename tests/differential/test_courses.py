@@ -10,7 +10,8 @@ import json
 import queue
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -21,13 +22,14 @@ from macp.v1 import core_pb2, policy_pb2
 from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx import Runtime
+from macp_rx.runtime import Settings
 from tests.conftest import RealServer, runtime_binary
 from tests.differential.answers import Plain, plain
 from tests.differential.script import OVERDUE
-from tests.differential.steps import response_class
+from tests.differential.steps import Metadata, response_class
 
-WATCHED = 1.5
-"""Seconds that the watches stay open: what is told later, or told too often, shows as well."""
+QUIET = 0.5
+"""Seconds without an event after which a watch has told everything; what is told once too often shows as well."""
 
 LATER = 300
 """Milliseconds: a deadline that passes within a test, and that no call of a test takes."""
@@ -38,15 +40,16 @@ MARK = core_pb2.SignalPayload(signal_type="mark")
 
 
 class Watch:
-    """A watch that is open for a while, read by a thread of its own."""
+    """A watch, read by a thread of its own."""
 
-    def __init__(self, call: Iterator[Any]) -> None:
+    def __init__(self, call: Any) -> None:
+        self._call = call
         self._told: queue.Queue[Any] = queue.Queue()
-        threading.Thread(target=self._read, args=[call], daemon=True).start()
+        threading.Thread(target=self._read, daemon=True).start()
 
-    def _read(self, call: Iterator[Any]) -> None:
+    def _read(self) -> None:
         try:
-            for told in call:
+            for told in self._call:
                 self._told.put(told)
             self._told.put("OK")
         except grpc.RpcError as error:
@@ -56,10 +59,12 @@ class Watch:
         return self._told.get(timeout=seconds)
 
     def rest(self) -> list[Any]:
-        """What else it tells, and how it ends."""
+        """What else it tells, until it is silent; a string if it ended."""
         told: list[Any] = []
-        while not told or not isinstance(told[-1], str):
-            told.append(self.next())
+        with suppress(queue.Empty):
+            while True:
+                told.append(self.next(QUIET))
+        self._call.cancel()
         return told
 
 
@@ -70,13 +75,14 @@ class Course:
         self._channel = channel
         self._numbers = itertools.count()
 
-    def ask(self, method: str, request: Message, agent: str = "chair") -> Any:
+    def ask(self, method: str, request: Message, agent: str = "chair", metadata: Metadata | None = None) -> Any:
         call = self._channel.unary_unary(_path(method), response_deserializer=response_class(method).FromString)
-        return call(request.SerializeToString(), metadata=_bearer(agent), timeout=10)
+        metadata = _bearer(agent) if metadata is None else metadata
+        return call(request.SerializeToString(), metadata=metadata, timeout=10)
 
     def watch(self, method: str) -> Watch:
         call = self._channel.unary_stream(_path(method), response_deserializer=response_class(method).FromString)
-        return Watch(call(b"", metadata=_bearer("watcher"), timeout=WATCHED))
+        return Watch(call(b"", metadata=_bearer("watcher")))
 
     def say(
         self,
@@ -135,17 +141,15 @@ def targets() -> Iterator[list[str]]:
     """The real server and the embedded runtime, both fresh."""
     binary = runtime_binary()
     assert binary is not None
-    server = RealServer(binary)
-    with Runtime() as runtime, runtime.serve() as served:
+    with closing(RealServer(binary)) as server, Runtime() as runtime, runtime.serve() as served:
         yield [server.target, served.target]
-    server.close()
 
 
 def _path(method: str) -> str:
     return f"/macp.v1.MACPRuntimeService/{method}"
 
 
-def _bearer(agent: str) -> tuple[tuple[str, str], ...]:
+def _bearer(agent: str) -> Metadata:
     return (("authorization", f"Bearer {agent}"),)
 
 
@@ -320,4 +324,45 @@ def test_both_runtimes_tell_the_same(targets: list[str], play: Any) -> None:
         with grpc.insecure_channel(target) as channel:
             heard.append(play(Course(channel)))
     real, ours = heard
+    assert ours == real
+
+
+POLICY = {"policy_id": "from.file", "mode": "*", "description": "d", "rules": {"_n": [1, 2.0]}, "schema_version": 2}
+
+
+def _read_only(course: Course) -> list[Plain]:
+    """A registry that was filled from files: it is read, and nothing else, whoever asks."""
+    told: list[Plain] = []
+    descriptor = policy_pb2.PolicyDescriptor(policy_id="mine", mode="*", schema_version=1)
+    for method, request in [
+        ("RegisterPolicy", policy_pb2.RegisterPolicyRequest(policy_descriptor=descriptor)),
+        ("RegisterPolicy", policy_pb2.RegisterPolicyRequest()),
+        ("UnregisterPolicy", policy_pb2.UnregisterPolicyRequest(policy_id="from.file")),
+        ("GetPolicy", policy_pb2.GetPolicyRequest(policy_id="from.file")),
+        ("ListPolicies", policy_pb2.ListPoliciesRequest()),
+        ("Initialize", core_pb2.InitializeRequest(supported_protocol_versions=["1.0"])),
+    ]:
+        for metadata in (_bearer("chair"), ()):
+            try:
+                said = plain(course.ask(method, request, metadata=metadata))
+                told.append(said.get("capabilities", said))
+            except grpc.RpcError as error:
+                told.append((error.code().name, dict(error.trailing_metadata() or ())["macp-error-code"]))
+    return told
+
+
+@pytest.mark.server
+def test_policies_from_files_are_read_only_in_both_runtimes(tmp_path: Path) -> None:
+    (tmp_path / "policy.json").write_text(json.dumps(POLICY))
+    binary = runtime_binary()
+    assert binary is not None
+    policy = policy_pb2.PolicyDescriptor(**{**POLICY, "rules": json.dumps(POLICY["rules"])})
+    with (
+        closing(RealServer(binary, MACP_POLICIES_DIR=str(tmp_path))) as server,
+        Runtime(policies=[policy], settings=Settings(policies_read_only=True)) as runtime,
+        runtime.serve() as served,
+        grpc.insecure_channel(server.target) as there,
+        grpc.insecure_channel(served.target) as here,
+    ):
+        real, ours = _read_only(Course(there)), _read_only(Course(here))
     assert ours == real
