@@ -17,7 +17,7 @@ from reactivex.disposable import SerialDisposable
 
 from macp_rx.clock import Clock, LoopClock, loop_clock
 from macp_rx.errors import GRPC_STATUS, MacpAckError, MacpClosedError, MacpRefusedError, MacpSessionError
-from macp_rx.protocol.messages import MACP_VERSION
+from macp_rx.protocol.messages import MACP_VERSION, Accepted
 from macp_rx.protocol.validation import (
     validate_confidence,
     validate_progress_scope,
@@ -28,10 +28,12 @@ from macp_rx.runtime import Runtime
 from macp_rx.streams.call import Blocking, Reactive, call
 from macp_rx.streams.duplex import MacpStream
 from macp_rx.streams.ends import Ends
+from macp_rx.streams.outcome import Outcome, outcome
 from macp_rx.streams.reply import Reply, ask
 from macp_rx.streams.retry import RetryPolicy
 from macp_rx.streams.sending import SEND_RETRY, Outbox
 from macp_rx.streams.session import RECONNECT, OnGap, SessionStream, history, session_events
+from macp_rx.streams.shared import Shared
 from macp_rx.streams.source import watch
 from macp_rx.streams.stream import Demand, Stream
 from macp_rx.transport.auth import AuthConfig
@@ -364,6 +366,28 @@ class _Calls:
             on_gap=on_gap,
             retry=retry,
         )
+
+    def shared_events(self, session_id: str, *, wait: float = 0) -> Shared:
+        """The same stream for any number of subscribers, who share one call; see `session_events` for the arguments."""
+        validate_session_id(session_id)
+
+        def live(after: int) -> Stream[Accepted]:
+            return self.session_events(session_id, after, wait=wait)
+
+        def history(after: int) -> Stream[Accepted]:
+            return self.history(session_id, after)
+
+        return Shared(self.clock, live, history)
+
+    def outcome(self, session_id: str, events: Stream[Accepted] | None = None) -> Stream[Outcome]:
+        """How a session ends: one value, when it has ended.
+
+        Args:
+            session_id: which session.
+            events: its stream, where there is one already.
+        """
+        events = self.session_events(session_id) if events is None else events
+        return outcome(self._connection.transport, session_id, events, auth=self.auth, timeout=self.default_timeout)
 
     def history(self, session_id: str, after_sequence: int = 0) -> SessionStream:
         """What a session has accepted by now, and then completion. Arguments and errors as `session_events`."""

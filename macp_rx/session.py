@@ -21,6 +21,7 @@ from macp_rx.protocol.modes import decision
 from macp_rx.protocol.validation import validate_session_id, validate_session_start
 from macp_rx.streams.call import Blocking, Reactive, call
 from macp_rx.streams.duplex import MacpStream
+from macp_rx.streams.outcome import Outcome
 from macp_rx.streams.stream import Stream, stream
 from macp_rx.transport.auth import AuthConfig
 
@@ -35,25 +36,8 @@ MODE_VERSION: Final = "1.0.0"
 CONFIGURATION_VERSION: Final = "config.default"
 POLICY_VERSION: Final = "policy.default"
 
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a session ended.
-
-    Attributes:
-        state: ``RESOLVED``, ``CANCELLED`` or ``EXPIRED``.
-        commitment: what was committed to, if it was resolved.
-        reason: why, for people.
-    """
-
-    state: str
-    commitment: core_pb2.CommitmentPayload | None
-    reason: str
-
-    @property
-    def positive(self) -> bool:
-        """Whether it was resolved with a positive commitment."""
-        return self.commitment is not None and self.commitment.outcome_positive
+START_WAIT: Final = 30.0
+"""Seconds that ``session.events`` waits for the session to be started: agents may join before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +58,7 @@ class _Verbs:
     def __init__(self, client: MacpClient, address: _Address) -> None:
         self._client = client
         self._address = address
+        self._shared = client.shared_events(address.session_id, wait=START_WAIT)
 
     @property
     def session_id(self) -> str:
@@ -196,18 +181,17 @@ class _Verbs:
 
     @property
     def events(self) -> Stream[Accepted]:
-        """Everything accepted in the session, from its start, live; completes when the session ends."""
-        return self._client.session_events(self.session_id)
+        """Everything accepted in the session, from its start, live; completes when the session ends.
+
+        All who subscribe to it share one call, and none waits for another. A session that has not been started yet is
+        waited for, 30 seconds. For a call of its own, use ``client.session_events``.
+        """
+        return self._shared.stream()
 
     @property
     def outcome(self) -> Stream[Outcome]:
-        """How the session ends: one value, when it has ended."""
-
-        def resolved(accepted: Accepted) -> Outcome:
-            commitment = core_pb2.CommitmentPayload.FromString(accepted.envelope.payload)
-            return Outcome("RESOLVED", commitment, commitment.reason)
-
-        return self.events.pipe(mo.of_type(core_pb2.CommitmentPayload), ops.map(resolved))
+        """How the session ends: one value, when it has ended. True even where its history is forgotten."""
+        return self._client.outcome(self.session_id, self.events)
 
     def open_stream(self, *, replay: bool = True) -> MacpStream:
         """Opens both directions of the session, subscribed from the start, so that "open, propose, read" receives.

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -103,19 +104,28 @@ def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer
 @pytest.fixture(params=RUNTIMES)
 def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
     """Clients of one runtime, which is each kind in turn. After the test they are closed, and nothing is left."""
+    with connecting(request.param, Runtime, lambda: request.getfixturevalue("real_server")) as connect:
+        yield connect
+
+
+@contextmanager
+def connecting(kind: str, runtime: Callable[[], Runtime], real_server: Callable[[], RealServer]) -> Iterator[Connect]:
+    """Makes clients of a runtime of one kind; closes them, and the runtime if it is ours.
+
+    Args:
+        kind: ``memory``, ``port`` or ``server``.
+        runtime: makes the embedded runtime.
+        real_server: the real server, which is somebody else's to close.
+    """
     clients: list[MacpClient] = []
     before = set(threading.enumerate())
-    if request.param == "server":
-        target: str | None = request.getfixturevalue("real_server").target
-        runtime, server = None, None
-    else:
-        runtime = Runtime()
-        server = runtime.serve("127.0.0.1:0") if request.param == "port" else None
-        target = server.target if server else None
+    embedded = None if kind == "server" else runtime()
+    server = embedded.serve() if embedded and kind == "port" else None
+    target = real_server().target if kind == "server" else server.target if server else None
 
     def connect(agent: str) -> MacpClient:
         if target is None:
-            client = MacpClient.embedded(agent=agent, runtime=runtime)
+            client = MacpClient.embedded(agent=agent, runtime=embedded)
         else:
             client = MacpClient(target=target, secure=False, auth=AuthConfig.for_dev_agent(agent))
         clients.append(client)
@@ -124,10 +134,8 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
     yield connect
     for client in clients:
         client.close()
-    if server:
-        server.close()
-    if runtime:
-        runtime.close()
+    if embedded:
+        embedded.close()
     check_threads(before)
 
 

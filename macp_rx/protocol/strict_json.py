@@ -34,7 +34,7 @@ def _integer(digits: str) -> int | float:
 
 
 def _check(value: object, depth: int) -> None:
-    if depth > MAX_DEPTH:
+    if depth == MAX_DEPTH and isinstance(value, list | dict):
         raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
     if isinstance(value, str):
         value.encode()  # UnicodeEncodeError, a ValueError, for a lone surrogate

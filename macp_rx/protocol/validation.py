@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -23,6 +24,7 @@ __all__ = [
     "validate_confidence",
     "validate_max_suspend_ms",
     "validate_participants",
+    "validate_progress",
     "validate_progress_scope",
     "validate_recommendation",
     "validate_required_field",
@@ -103,6 +105,12 @@ def validate_confidence(confidence: float) -> None:
     """Raises MacpSessionError unless this is a number in [0, 1]; NaN is not."""
     if not 0 <= confidence <= 1:
         raise MacpSessionError(f"confidence {confidence} is not in [0, 1]")
+
+
+def validate_progress(progress: float) -> None:
+    """Raises MacpSessionError for infinity and NaN: no JSON has them, and a session that holds one cannot be read again."""
+    if not math.isfinite(progress):
+        raise MacpSessionError(f"progress {progress} is no number that JSON has")
 
 
 def validate_ttl_ms(ttl_ms: int) -> None:

@@ -241,7 +241,10 @@ class _Service:
 
     def _caller(self, context: Context) -> Caller | None:
         """Whom the call's credential speaks for (`protocol.md` 8.1)."""
-        found = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        found: dict[str, str] = {}
+        for key, value in context.invocation_metadata() or ():
+            if isinstance(value, str):
+                found.setdefault(key, value)  # of two the first counts, as for the reference runtime (probed)
         authorization = found.get("authorization", "")
         if authorization.startswith(BEARER):
             return self._runtime.caller(authorization.removeprefix(BEARER))

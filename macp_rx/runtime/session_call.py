@@ -87,7 +87,6 @@ class SessionCall:
         if is_blank(envelope.session_id) or is_blank(envelope.mode):
             raise MacpRefusedError("INVALID_ENVELOPE", "StreamSession requires a non-empty session_id and mode")
         self._check_bound(envelope.session_id)
-        self._bound = envelope.session_id
         said = self._caller.bind(envelope)
         self._check_open(said)
         refused = self._admit(said)
@@ -103,21 +102,18 @@ class SessionCall:
         except MacpRefusedError as refusal:
             return refusal
         self._caller.take(self._runtime.clock.now_ms, starts=envelope.message_type == "SessionStart")
-        before = self._runtime.accepted(envelope.session_id)
-        refused = self._runtime.submit(self._caller, envelope)
-        if not self._following:
-            self._attach(envelope.session_id, before)
-        return refused
-
-    def _attach(self, session_id: str, before: int) -> None:
-        """Lets the stream hear the session from this envelope on, even if it was refused.
-
-        Unless its caller is an outsider: the reference runtime attaches whoever speaks, and so feeds outsiders
-        (`protocol.md` 6.7). Who may read a session that has yet to start is asked when it starts.
-        """
+        session_id = self._bound = envelope.session_id
+        before = self._runtime.accepted(session_id)
         session = self._runtime.state.sessions.get(session_id)
-        if session is None or session.accepted > before or kernel.may_read(session, self._caller):
+        # The stream hears the session from this envelope on, even if it is refused; unless its caller is an outsider. The
+        # reference runtime attaches whoever speaks, and so feeds outsiders (`protocol.md` 6.7). Who may read a session that
+        # has yet to start is asked when it starts.
+        if not self._following and (session is None or kernel.may_read(session, self._caller)):
             self._follow(session_id, before, live=True)
+        refused = self._runtime.submit(self._caller, envelope)
+        if not self._following and self._runtime.accepted(session_id) > before:
+            self._follow(session_id, before, live=True)
+        return refused
 
     def _check_bound(self, session_id: str) -> None:
         if self._bound not in ("", session_id):

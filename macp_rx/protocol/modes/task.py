@@ -16,14 +16,14 @@ from macp.modes.task.v1.task_pb2 import (
 )
 from macp.v1.envelope_pb2 import Envelope
 
-from macp_rx.errors import Denial
+from macp_rx.errors import Denial, MacpSessionError
 from macp_rx.protocol.binding import Binding, Instant
 from macp_rx.protocol.commitment import decode_commitment
 from macp_rx.protocol.messages import TASK, Message
 from macp_rx.protocol.modes import rules
 from macp_rx.protocol.modes.rules import Link, decoded, forbidden, invalid
 from macp_rx.protocol.policy import Policy, denied
-from macp_rx.protocol.validation import validate_required_field
+from macp_rx.protocol.validation import validate_progress, validate_required_field
 
 __all__ = [
     "State",
@@ -87,6 +87,7 @@ def update_task(
     task_id: str, *, status: str = "", progress: float = 0.0, message: str = "", partial_output: bytes = b""
 ) -> Message[TaskUpdatePayload]:
     """Tells how far the task is."""
+    validate_progress(progress)
     payload = TaskUpdatePayload(
         task_id=task_id, status=status, progress=progress, message=message, partial_output=partial_output
     )
@@ -287,9 +288,7 @@ def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> Sta
         case "TaskReject":
             return _reject(session, state, sender, decoded(envelope, TaskRejectPayload))
         case "TaskUpdate":
-            update = decoded(envelope, TaskUpdatePayload)
-            _check_working(state, sender, update.task_id)
-            return replace(state, updates=Link((sender, update), state.updates))
+            return _update(state, sender, decoded(envelope, TaskUpdatePayload))
         case "TaskComplete":
             return _report(state, sender, decoded(envelope, TaskCompletePayload))
         case "TaskFail":
@@ -345,6 +344,15 @@ def _reject(session: Binding, state: State, sender: str, rejected: TaskRejectPay
     return replace(
         state, active_assignee=None, rejections=(*state.rejections, Rejection(sender, rejected.reason, while_assigned))
     )
+
+
+def _update(state: State, sender: str, update: TaskUpdatePayload) -> State:
+    _check_working(state, sender, update.task_id)
+    try:
+        validate_progress(update.progress)  # the reference runtime takes it, and then nothing more (probed)
+    except MacpSessionError as error:
+        raise invalid(str(error)) from None
+    return replace(state, updates=Link((sender, update), state.updates))
 
 
 def _report(state: State, sender: str, report: TaskCompletePayload | TaskFailPayload) -> State:

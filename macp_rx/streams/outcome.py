@@ -1,0 +1,118 @@
+"""How a session ended, as one value: from its stream where that tells it, else from the runtime."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from typing import Final
+
+import reactivex as rx
+from macp.v1 import core_pb2
+from macp.v1.envelope_pb2 import SessionState
+from reactivex import Observable
+from reactivex import operators as ops
+
+from macp_rx.errors import MacpGapError, MacpTransportError
+from macp_rx.protocol.messages import Accepted
+from macp_rx.streams.ends import GET_SESSION
+from macp_rx.streams.reply import ask
+from macp_rx.streams.stream import Stream
+from macp_rx.transport.auth import AuthConfig
+from macp_rx.transport.base import Transport, method
+
+__all__ = ["Outcome", "outcome"]
+
+GET_DECISION_RECEIPT: Final = method(
+    "GetDecisionReceipt", core_pb2.GetDecisionReceiptRequest, core_pb2.GetDecisionReceiptResponse
+)
+
+WHY: Final = {"EXPIRED": "its deadline has passed", "CANCELLED": "it was cancelled", "RESOLVED": "it was committed to"}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a session ended.
+
+    Attributes:
+        state: ``RESOLVED``, ``CANCELLED`` or ``EXPIRED``.
+        commitment: what was committed to, if it was resolved; None also where the runtime no longer tells it.
+        reason: why, for people.
+    """
+
+    state: str
+    commitment: core_pb2.CommitmentPayload | None
+    reason: str
+
+    @property
+    def positive(self) -> bool:
+        """Whether it was resolved with a positive commitment."""
+        return self.commitment is not None and self.commitment.outcome_positive
+
+
+def outcome(
+    transport: Transport, session_id: str, events: Stream[Accepted], *, auth: AuthConfig | None, timeout: float | None
+) -> Stream[Outcome]:
+    """One value when the session has ended.
+
+        accepted   S-p-v-C|
+        outcome    ------(R|)
+
+    Where the stream ends without a commitment, or its history is forgotten, the runtime is asked: for the state, and for the
+    decision receipt, which keeps the commitment as it was made.
+
+    Args:
+        transport: what carries the questions.
+        session_id: which session.
+        events: its stream.
+        auth: who asks.
+        timeout: seconds that each question may take.
+    """
+
+    def asked() -> Observable[Outcome]:
+        request = core_pb2.GetSessionRequest(session_id=session_id)
+        state = ask(transport, GET_SESSION, request, _state, auth=auth, timeout=timeout)
+        return state.pipe(ops.flat_map(told))
+
+    def told(state: str) -> Observable[Outcome]:
+        if state not in WHY:
+            raise MacpTransportError("UNKNOWN", f"the stream of session {session_id} ended, and the session is {state}")
+        unknown = Outcome(state, None, WHY[state])
+        if state != "RESOLVED":
+            return rx.just(unknown)
+        request = core_pb2.GetDecisionReceiptRequest(session_id=session_id)
+        receipt = ask(transport, GET_DECISION_RECEIPT, request, _receipted, auth=auth, timeout=timeout)
+
+        def without(error: Exception, _source: Observable[Outcome]) -> Observable[Outcome]:
+            if isinstance(error, MacpTransportError) and error.code == "RECEIPT_UNAVAILABLE":
+                return rx.just(unknown)  # an extension mode has none
+            raise error
+
+        return receipt.pipe(ops.catch(without))
+
+    def forgotten(error: Exception, _source: Observable[Outcome]) -> Observable[Outcome]:
+        if isinstance(error, MacpGapError):
+            return asked()
+        raise error
+
+    committed = events.pipe(ops.filter(_commits), ops.map(_resolved), ops.catch(forgotten))
+    return committed.pipe(ops.concat(rx.defer(lambda _scheduler: asked())), ops.take(1))
+
+
+def _commits(accepted: Accepted) -> bool:
+    return accepted.message_type == "Commitment"
+
+
+def _resolved(accepted: Accepted) -> Outcome:
+    commitment = core_pb2.CommitmentPayload.FromString(accepted.envelope.payload)
+    return Outcome("RESOLVED", commitment, commitment.reason)
+
+
+def _state(response: core_pb2.GetSessionResponse) -> str:
+    return SessionState.Name(response.metadata.state).removeprefix("SESSION_STATE_")
+
+
+def _receipted(response: core_pb2.GetDecisionReceiptResponse) -> Outcome:
+    wire = base64.b64decode(json.loads(response.receipt_json)["commitment_wire_b64"])
+    commitment = core_pb2.CommitmentPayload.FromString(wire)
+    return Outcome("RESOLVED", commitment, commitment.reason)

@@ -1,0 +1,220 @@
+"""One live call for all who subscribe to a session: nobody waits for another, and who comes late or falls behind catches up."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from reactivex import Observable, abc
+from reactivex.disposable import SerialDisposable
+
+from macp_rx.clock import Clock
+from macp_rx.protocol.messages import Accepted
+from macp_rx.streams.source import on_demand
+from macp_rx.streams.stream import Demand, Stream, running
+
+__all__ = ["WINDOW", "Shared"]
+
+WINDOW: Final = 256
+"""How many envelopes the call's subscribers share; whoever is farther behind gets a catch-up call of its own."""
+
+Open = Callable[[int], Stream[Accepted]]
+"""A session's stream from behind a sequence."""
+
+
+class Shared:
+    """Shares one live stream among its subscribers, and opens it for the first, and closes it with the last.
+
+    RxPY's ``share`` does not: after an error it opens the source for a new subscriber and throws its items away (measured).
+
+    Args:
+        clock: where everything happens.
+        live: the stream that is shared.
+        history: the finite stream that catches up.
+    """
+
+    def __init__(self, clock: Clock, live: Open, history: Open) -> None:
+        self._clock = clock
+        self._live = live
+        self._history = history
+        self._call: _SharedCall | None = None
+
+    def stream(self, after_sequence: int = 0) -> Stream[Accepted]:
+        """What is shared, from behind a sequence on: each subscriber has it all, in order, once.
+
+        subscribed  ^---!
+        subscribed  --^----
+        live calls  1-------
+        """
+
+        def subscribe(
+            observer: abc.ObserverBase[Accepted], scheduler: abc.SchedulerBase | None = None
+        ) -> abc.DisposableBase:
+            def start() -> Callable[[], None]:
+                subscriber = _Subscriber(self._joined(), observer, after_sequence)
+                subscriber.start()
+                return on_demand(subscriber, scheduler)
+
+            return running(self._clock, start, observer)
+
+        return Stream(Observable(subscribe), self._clock)
+
+    def _joined(self) -> _SharedCall:
+        if self._call is None or self._call.ended:
+            self._call = _SharedCall(self._clock, self._live, self._history)
+        return self._call
+
+
+class _SharedCall(abc.ObserverBase[Accepted]):
+    """The live call, the window of what came last, and who is subscribed."""
+
+    def __init__(self, clock: Clock, live: Open, history: Open) -> None:
+        self.window: deque[Accepted] = deque(maxlen=WINDOW)
+        self.head = -1
+        self.ended = False
+        self.error: Exception | None = None
+        self.history = history
+        self.clock = clock
+        self._live = live
+        self._demand = Demand(clock)
+        self._subscribers: dict[_Subscriber, None] = {}
+        self._waiting = 0
+        self._subscription = SerialDisposable()
+
+    def join(self, subscriber: _Subscriber, after: int) -> None:
+        first = self.head < 0
+        self._subscribers[subscriber] = None
+        if first:
+            self.head = after
+            self._subscription.disposable = self._live(after).subscribe(self, scheduler=self._demand)
+
+    def leave(self, subscriber: _Subscriber) -> None:
+        if subscriber in self._subscribers:
+            del self._subscribers[subscriber]
+            self._weigh()
+            if not self._subscribers:
+                self.ended = True
+                self._subscription.dispose()
+
+    def pausing(self, change: int) -> None:
+        """One more, or one fewer, of its subscribers waits; when all do, so does the call."""
+        self._waiting += change
+        self._weigh()
+
+    def _weigh(self) -> None:
+        if self._subscribers and self._waiting >= len(self._subscribers):
+            self._demand.pause()
+        else:
+            self._demand.resume()
+
+    def on_next(self, value: Accepted) -> None:
+        self.window.append(value)
+        self.head = value.sequence
+        for subscriber in tuple(self._subscribers):
+            subscriber.came(value)
+
+    def on_error(self, error: Exception) -> None:
+        self.error = error
+        self.on_completed()
+
+    def on_completed(self) -> None:
+        self.ended = True
+        for subscriber in tuple(self._subscribers):
+            subscriber.advance()
+
+
+class _Subscriber:
+    """One subscriber's place in what is shared."""
+
+    def __init__(self, call: _SharedCall, observer: abc.ObserverBase[Accepted], after: int) -> None:
+        self._call = call
+        self._observer = observer
+        self._sequence = after
+        self._paused = self._over = False
+        self._catching_up: SerialDisposable | None = None
+        self._demand = Demand(call.clock)
+
+    def start(self) -> None:
+        self._call.join(self, self._sequence)
+        # later and not inside subscribe: an operator such as merge has not subscribed all its sources by then (measured)
+        self._call.clock.run_later(0, self.advance)
+
+    def cancel(self) -> None:
+        if not self._over:
+            self._over = True
+            if self._paused:
+                self._call.pausing(-1)
+            self._call.leave(self)
+            if self._catching_up is not None:
+                self._catching_up.dispose()
+
+    def pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._demand.pause()
+            self._call.pausing(+1)
+
+    def resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._call.pausing(-1)
+            self._demand.resume()
+            self.advance()
+
+    def came(self, accepted: Accepted) -> None:
+        """The shared call has one more; if this subscriber has all before it, it is the next."""
+        if accepted.sequence == self._sequence + 1 and not (self._paused or self._catching_up):
+            self._deliver(accepted)
+        else:
+            self.advance()
+
+    def advance(self) -> None:
+        """Takes from the window what it can; what is no longer there comes by a call of its own."""
+        call = self._call
+        while not (self._over or self._paused or self._catching_up):
+            wanted = self._sequence + 1
+            if wanted > call.head:
+                self._end_if_over()
+                return
+            window = call.window
+            if not window or window[0].sequence > wanted:
+                self._catch_up()
+                return
+            self._deliver(window[wanted - window[0].sequence].as_replayed())
+
+    def _deliver(self, accepted: Accepted) -> None:
+        self._sequence = accepted.sequence
+        try:
+            self._observer.on_next(accepted)
+        except Exception as error:  # its own error, once; the others notice nothing
+            self._fail(error)
+
+    def _end_if_over(self) -> None:
+        call = self._call
+        if call.ended and not self._over:
+            if call.error is not None:
+                self._fail(call.error)
+            else:
+                self.cancel()
+                self._observer.on_completed()
+
+    def _fail(self, error: Exception) -> None:
+        if not self._over:
+            self.cancel()
+            self._observer.on_error(error)
+
+    def _catch_up(self) -> None:
+        self._catching_up = SerialDisposable()
+        history = self._call.history(self._sequence)
+        self._catching_up.disposable = history.subscribe(
+            self._caught, self._fail, self._caught_up, scheduler=self._demand
+        )
+
+    def _caught(self, accepted: Accepted) -> None:
+        if accepted.sequence == self._sequence + 1 and not self._over:
+            self._deliver(accepted)
+
+    def _caught_up(self) -> None:
+        self._catching_up = None
+        self.advance()
