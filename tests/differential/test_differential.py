@@ -72,11 +72,12 @@ def test_both_runtimes_answer_the_same(seeds: list[str], real_servers: Serve, pl
 
 @pytest.mark.server
 def test_both_runtimes_give_tokens_the_same_rights(
-    seeds_of_all: list[str], real_servers: Serve, play: Play, reports: list[str]
+    seeds_of_all: list[str], real_servers: Serve, play: Play, reports: list[str], tmp_path: Path
 ) -> None:
-    tokens = random_tokens(seeds_of_all)
-    with Runtime(identify=static_tokens(tokens)) as runtime, runtime.serve() as served:
-        report = play(real_servers(MACP_AUTH_TOKENS_JSON=tokens), served.target, seeds_of_all)
+    tokens = tmp_path / "tokens.json"
+    tokens.write_text(random_tokens(seeds_of_all))
+    with Runtime(identify=static_tokens(tokens.read_text())) as runtime, runtime.serve() as served:
+        report = play(real_servers(MACP_AUTH_TOKENS_FILE=str(tokens)), served.target, seeds_of_all)
     reports.append(f"tokens: {report}")
     check(report)
 
