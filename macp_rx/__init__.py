@@ -4,6 +4,8 @@ Everything the runtime says is an Observable, everything an agent says is a valu
 scheduler, so that the same pipeline runs on a server, in a notebook and in a unit test.
 """
 
+import typing as _typing
+
 from macp_rx import agents as agents
 from macp_rx import operators as operators
 from macp_rx.client import MacpClient as MacpClient
@@ -17,6 +19,7 @@ from macp_rx.errors import Denial as Denial
 from macp_rx.errors import MacpAckError as MacpAckError
 from macp_rx.errors import MacpClosedError as MacpClosedError
 from macp_rx.errors import MacpError as MacpError
+from macp_rx.errors import MacpGapError as MacpGapError
 from macp_rx.errors import MacpIdentityMismatchError as MacpIdentityMismatchError
 from macp_rx.errors import MacpOverflowError as MacpOverflowError
 from macp_rx.errors import MacpRefusedError as MacpRefusedError
@@ -27,12 +30,28 @@ from macp_rx.errors import MacpTransportError as MacpTransportError
 from macp_rx.errors import MacpWouldBlockError as MacpWouldBlockError
 from macp_rx.protocol.messages import Accepted as Accepted
 from macp_rx.protocol.messages import Message as Message
-from macp_rx.runtime import Runtime as Runtime
 from macp_rx.session import Agent as Agent
 from macp_rx.session import DecisionSession as DecisionSession
 from macp_rx.session import Outcome as Outcome
 from macp_rx.streams.duplex import MacpStream as MacpStream
+from macp_rx.streams.retry import RetryPolicy as RetryPolicy
+from macp_rx.streams.session import Connection as Connection
+from macp_rx.streams.session import SessionStream as SessionStream
+from macp_rx.streams.session import Status as Status
 from macp_rx.streams.source import rpc_stream as rpc_stream
 from macp_rx.streams.stream import Stream as Stream
 from macp_rx.streams.stream import stream as stream
 from macp_rx.transport.auth import AuthConfig as AuthConfig
+
+if _typing.TYPE_CHECKING:
+    from macp_rx.runtime import Runtime as Runtime
+
+
+def __getattr__(name: str) -> object:
+    """The embedded runtime is a third of what this package is to import, and many need only a client."""
+    if name != "Runtime":
+        raise AttributeError(f"module 'macp_rx' has no attribute {name!r}")
+    from macp_rx.runtime import Runtime
+
+    globals()[name] = Runtime
+    return Runtime

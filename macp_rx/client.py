@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
@@ -16,7 +14,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import SerialDisposable
 
 from macp_rx.clock import Clock, LoopClock, loop_clock
-from macp_rx.errors import GRPC_STATUS, MacpAckError, MacpClosedError, MacpRefusedError, MacpSessionError
+from macp_rx.errors import GRPC_STATUS, MacpAckError, MacpRefusedError, MacpSessionError
 from macp_rx.protocol.messages import MACP_VERSION, Accepted
 from macp_rx.protocol.validation import (
     validate_confidence,
@@ -24,7 +22,6 @@ from macp_rx.protocol.validation import (
     validate_session_id,
     validate_signal_type,
 )
-from macp_rx.runtime import Runtime
 from macp_rx.streams.call import Blocking, Reactive, call
 from macp_rx.streams.duplex import MacpStream
 from macp_rx.streams.ends import Ends
@@ -40,9 +37,12 @@ from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method, Receiver, Transport, method
 from macp_rx.transport.grpc import ChannelOptions, GrpcTransport
 from macp_rx.transport.loop import LoopLease
+from macp_rx.transport.shared import SharedTransport
 
 if TYPE_CHECKING:
     from reactivex.scheduler.eventloop import AsyncIOScheduler
+
+    from macp_rx.runtime import Runtime
 
 __all__ = ["MacpClient", "RxClient"]
 
@@ -88,54 +88,17 @@ WATCH_SESSIONS: Final = method("WatchSessions", core_pb2.WatchSessionsRequest, c
 WATCH_POLICIES: Final = method("WatchPolicies", policy_pb2.WatchPoliciesRequest, policy_pb2.WatchPoliciesResponse)
 
 
-class _Connection:
-    """What clients that share a connection share: the transport, and what to do after its end."""
+class _Connection(SharedTransport):
+    """What clients that share a connection share: the transport, the order of sends, and what learns of sessions' ends."""
 
     def __init__(self, transport: Transport, release: Callable[[], None], retry: RetryPolicy | None) -> None:
-        self.transport = transport
+        super().__init__(transport, release)
         self.outbox: Outbox = Outbox(transport, retry)
-        self._release = release
         self._ends: dict[AuthConfig | None, Ends] = {}
-        self._closing = threading.Lock()
-        self._closed = threading.Event()
 
     def ends(self, auth: AuthConfig | None) -> Ends:
         """What learns of the ends of sessions that this caller may read."""
         return self._ends.setdefault(auth, Ends(self.transport, auth))
-
-    def close(self, then: Callable[[], None]) -> bool:
-        """Starts closing; ``then`` is called at the end. False if another call has done so before."""
-        if not self._closing.acquire(blocking=False):
-            return False
-
-        def closed() -> None:
-            self._closed.set()
-            then()
-
-        try:
-            self.transport.clock.run_soon(lambda: self.transport.close(closed))
-        except MacpClosedError:  # the loop was handed over and is closed: so is every call on it
-            closed()
-        return True
-
-    def close_and_wait(self) -> None:
-        clock = self.transport.clock
-        if clock.on_own_thread():
-            self.close(self._release)
-        elif self.close(lambda: None):
-            clock.wait(self._closed)
-            self._release()
-
-    async def close_and_await(self) -> None:
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
-
-        def end() -> None:
-            loop.call_soon_threadsafe(ended.set_result, None)
-
-        if self.close(end):
-            await ended
-            self._release()
 
 
 class _Calls:
@@ -149,10 +112,10 @@ class _Calls:
     @property
     def clock(self) -> Clock:
         """What everything of this client runs on; hand it to timed operators."""
-        return self._connection.transport.clock
+        return self._connection.clock
 
     def _ask(self, rpc: Method[Req, Res], request: Req, timeout: float | None, unwrap: Callable[[Res], T]) -> Stream[T]:
-        return ask(self._connection.transport, rpc, request, unwrap, auth=self.auth, timeout=self._within(timeout))
+        return ask(self._connection, rpc, request, unwrap, auth=self.auth, timeout=self._within(timeout))
 
     def _within(self, timeout: float | None) -> float | None:
         return self.default_timeout if timeout is None else timeout
@@ -164,13 +127,13 @@ class _Calls:
         def start(receiver: Receiver[Ack]) -> Callable[[], None]:
             return outbox.send(request, receiver, auth=auth, timeout=within)
 
-        return Reply(self.clock, start)
+        return Reply(self._connection, start)
 
     def _rpc(self, rpc: Method[Req, Res], request: Req, timeout: float | None) -> Stream[Res]:
         return self._ask(rpc, request, timeout, _as_it_is)
 
     def _watch(self, rpc: Method[Req, Res], request: Req, timeout: float | None) -> Stream[Res]:
-        return watch(self._connection.transport, rpc, request, auth=self.auth, timeout=timeout)
+        return watch(self._connection, rpc, request, auth=self.auth, timeout=timeout)
 
     # Handshake and discovery
 
@@ -321,7 +284,7 @@ class _Calls:
         """
         if self.auth is None:
             raise MacpSessionError("a session stream needs a credential: MacpClient(…, auth=AuthConfig.for_…)")
-        return MacpStream(self._connection.transport, self.auth, session_id, after_sequence)
+        return MacpStream(self._connection, self.auth, session_id, after_sequence)
 
     def session_events(
         self,
@@ -357,7 +320,7 @@ class _Calls:
         """
         validate_session_id(session_id)
         return session_events(
-            self._connection.transport,
+            self._connection,
             session_id,
             after_sequence,
             auth=self.auth,
@@ -377,7 +340,7 @@ class _Calls:
         def history(after: int) -> Stream[Accepted]:
             return self.history(session_id, after)
 
-        return Shared(self.clock, live, history)
+        return Shared(self._connection, live, history)
 
     def outcome(self, session_id: str, events: Stream[Accepted] | None = None) -> Stream[Outcome]:
         """How a session ends: one value, when it has ended.
@@ -387,12 +350,12 @@ class _Calls:
             events: its stream, where there is one already.
         """
         events = self.session_events(session_id) if events is None else events
-        return outcome(self._connection.transport, session_id, events, auth=self.auth, timeout=self.default_timeout)
+        return outcome(self._connection, session_id, events, auth=self.auth, timeout=self.default_timeout)
 
     def history(self, session_id: str, after_sequence: int = 0) -> SessionStream:
         """What a session has accepted by now, and then completion. Arguments and errors as `session_events`."""
         validate_session_id(session_id)
-        return history(self._connection.transport, session_id, after_sequence, auth=self.auth)
+        return history(self._connection, session_id, after_sequence, auth=self.auth)
 
     # Sessions
 
@@ -439,7 +402,7 @@ class _Calls:
         def subscribe(
             observer: abc.ObserverBase[core_pb2.SessionMetadata], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
-            pages = _Pages(lambda token: self._page(page_size, token, None), observer)
+            pages = _Pages(lambda token: self._page(page_size, token, None), observer, scheduler)
             if isinstance(scheduler, Demand):
                 scheduler.add(pages)
             pages.ask("")
@@ -555,15 +518,19 @@ class _Pages(abc.DisposableBase):
         self,
         page: Callable[[str], Stream[core_pb2.ListSessionsResponse]],
         observer: abc.ObserverBase[core_pb2.SessionMetadata],
+        scheduler: abc.SchedulerBase | None,
     ) -> None:
         self._page = page
         self._observer = observer
+        self._scheduler = scheduler
         self._asking = SerialDisposable()
         self._paused = False
         self._next: str | None = None
 
     def ask(self, token: str) -> None:
-        self._asking.disposable = self._page(token).subscribe(self._take, self._observer.on_error)
+        self._asking.disposable = self._page(token).subscribe(
+            self._take, self._observer.on_error, scheduler=self._scheduler
+        )
 
     def _take(self, response: core_pb2.ListSessionsResponse) -> None:
         for session in response.sessions:
@@ -661,6 +628,8 @@ class MacpClient(_Calls, Blocking):
             default_timeout: seconds a unary call may take.
             retry: how a send is tried again under its message id; None does not.
         """
+        from macp_rx.runtime import Runtime  # a third of what the package is to import, and many need only a client
+
         release = _nothing
         if runtime is None:
             runtime = Runtime()
@@ -693,11 +662,11 @@ class MacpClient(_Calls, Blocking):
 
         Nothing is left on return, except when called on the client's own loop, where it cannot wait: use ``aclose`` there.
         """
-        self._connection.close_and_wait()
+        self._connection.close()
 
     async def aclose(self) -> None:
         """The same without blocking the running loop; nothing is left afterwards."""
-        await self._connection.close_and_await()
+        await self._connection.aclose()
 
     def __enter__(self) -> Self:
         """The client itself."""

@@ -91,6 +91,12 @@ def _nothing(_: object) -> None:
     return None
 
 
+CLOSED: Final = "the loop of this clock is closed; was the client closed?"
+
+LOOK_SECONDS: Final = 1.0
+"""How often a wait without limit looks whether its loop still lives: one that was closed wakes nobody."""
+
+
 class LoopClock(Clock):
     """Real time on an asyncio loop.
 
@@ -129,11 +135,20 @@ class LoopClock(Clock):
         if self.on_own_thread():
             raise MacpWouldBlockError(
                 "a blocking call on the loop that must deliver its result would wait for ever; "
-                "await the same call under .rx, or subscribe to it"
+                "await the same call under .rx, read with async for, or subscribe"
             )
+        if self.loop.is_closed():
+            raise MacpClosedError(CLOSED)
         if not self.loop.is_running():
-            raise MacpWouldBlockError("nothing runs the loop that must deliver the result; run it in another thread")
-        return ready.wait(timeout)
+            raise MacpWouldBlockError(
+                "nothing runs the loop that must deliver the result: run it in another thread, or was the client closed?"
+            )
+        if timeout is not None:
+            return ready.wait(timeout)
+        while not ready.wait(LOOK_SECONDS):
+            if self.loop.is_closed():
+                raise MacpClosedError(CLOSED)
+        return True
 
     def schedule(self, action: abc.ScheduledAction[_S], state: _S | None = None) -> abc.DisposableBase:
         """Runs ``action`` on the loop as soon as it can."""
@@ -145,10 +160,11 @@ class LoopClock(Clock):
 
         if self.on_own_thread():
             self.loop.call_soon(run)
-        elif self.loop.is_closed():
-            raise MacpClosedError("the loop of this clock is closed; was the client closed?")
-        else:
+            return result
+        try:
             self.loop.call_soon_threadsafe(run)
+        except RuntimeError as error:
+            raise MacpClosedError(CLOSED) from error
         return result
 
     def schedule_relative(

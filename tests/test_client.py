@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from macp.v1 import core_pb2, policy_pb2
 from macp.v1.envelope_pb2 import Envelope, SessionState
+from reactivex import abc
 from reactivex import operators as ops
+from reactivex.disposable import Disposable
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from macp_rx import (
@@ -26,10 +28,12 @@ from macp_rx import (
     MacpTimeoutError,
     MacpTransportError,
     MacpWouldBlockError,
+    Runtime,
     Stream,
     new_session_id,
 )
 from macp_rx import operators as mo
+from macp_rx.clock import VirtualClock
 from tests.conftest import Connect, RealServer, Recorder
 
 SNAKE_CASE = {
@@ -337,20 +341,23 @@ class TestStreams:
     def test_dispose_from_inside_on_next_delivers_nothing_more(
         self, client: MacpClient, session: DecisionSession
     ) -> None:
-        session.propose("p1", "one")
         heard: list[object] = []
-        subscription = None
+        other = Recorder()
 
         def once(item: object) -> None:
             heard.append(item)
-            assert subscription is not None
             subscription.dispose()
 
-        ready = threading.Event()
-        client.clock.run_soon(lambda: None)
-        subscription = client.session_events(session.session_id).subscribe(once)
-        client.clock.schedule_relative(0.2, lambda _scheduler, _state: ready.set())
-        client.clock.wait(ready)
+        def subscribe() -> None:  # on the clock's thread, so that nothing comes before the subscription is known
+            nonlocal subscription
+            subscription = session.events.subscribe(once)
+
+        subscription: abc.DisposableBase = Disposable()
+        client.clock.run_soon(subscribe)
+        session.events.subscribe(other)
+        session.propose("p1", "one")
+        session.propose("p2", "two")
+        other.wait_for(3)
         assert len(heard) == 1
         subscription.dispose()
 
@@ -399,6 +406,40 @@ class TestWaiting:
         assert len(list(client.history(session.session_id))) == 17
 
 
+def _reading(session: DecisionSession, began: Callable[[], None]) -> None:
+    for _ in session.events:
+        began()
+
+
+def _running(session: DecisionSession, began: Callable[[], None]) -> None:
+    session.events.pipe(ops.do_action(lambda _: began())).run()
+
+
+async def _awaiting(session: DecisionSession, began: Callable[[], None]) -> None:
+    await session.events.pipe(ops.do_action(lambda _: began()))
+
+
+async def _async_reading(session: DecisionSession, began: Callable[[], None]) -> None:
+    async for _ in session.events:
+        began()
+
+
+def _stream_reading(session: DecisionSession, began: Callable[[], None]) -> None:
+    stream = session.open_stream()
+    while stream.read() is not None:
+        began()
+
+
+WAITING: dict[str, Callable[[DecisionSession, Callable[[], None]], object]] = {
+    "for": _reading,
+    "run": _running,
+    "await": lambda session, began: asyncio.run(_awaiting(session, began)),
+    "async for": lambda session, began: asyncio.run(_async_reading(session, began)),
+    "read": _stream_reading,
+}
+"""Ways of waiting for what never comes; each says when its first item has come."""
+
+
 class TestEnd:
     def test_close_ends_live_subscriptions_silently(self, client: MacpClient, session: DecisionSession) -> None:
         heard = Recorder()
@@ -407,6 +448,47 @@ class TestEnd:
         client.close()
         client.close()
         assert heard.error is None
+
+    @pytest.mark.parametrize("wait", WAITING.values(), ids=WAITING.keys())
+    def test_close_leaves_nobody_waiting(
+        self,
+        client: MacpClient,
+        session: DecisionSession,
+        wait: Callable[[DecisionSession, Callable[[], None]], object],
+    ) -> None:
+        began, ended = threading.Event(), Recorder()
+
+        def work() -> None:
+            try:
+                wait(session, began.set)
+            except MacpClosedError as error:
+                ended.on_error(error)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        assert began.wait(5)
+        client.close()
+        ended.wait_for_end()
+        assert "the client was closed" in str(ended.error)
+        thread.join()
+
+    def test_every_close_returns_when_nothing_is_left(self, client: MacpClient, session: DecisionSession) -> None:
+        session.events.subscribe(Recorder())
+        closed = Recorder()
+
+        def close() -> None:
+            client.close()
+            with pytest.raises(MacpClosedError):
+                client.initialize()
+            closed.on_next("closed")
+
+        threads = [threading.Thread(target=close) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        asyncio.run(client.aclose())
+        assert len(closed.items) == 4
 
     def test_after_close_a_call_says_so(self, client: MacpClient) -> None:
         client.initialize()
@@ -422,8 +504,30 @@ class TestEnd:
         assert [accepted.sender for accepted in client.history(session.session_id)] == ["chair", "chair", "alice"]
 
 
+def test_under_virtual_time_a_client_is_an_async_context_manager_too() -> None:
+    async def main() -> list[str]:
+        async with MacpClient.embedded(agent="chair", runtime=Runtime(clock=VirtualClock())) as client:
+            session = DecisionSession(client)
+            await session.rx.start(intent="virtual", participants=["chair"], ttl_ms=60_000)
+            return [accepted.message_type async for accepted in client.history(session.session_id)]
+
+    assert asyncio.run(asyncio.wait_for(main(), 5)) == ["SessionStart"]
+
+
 @pytest.mark.server
 class TestOwnLoop:
+    def test_an_await_ends_with_the_client(self, real_server: RealServer, no_thread_left: None) -> None:
+        async def main() -> None:
+            scheduler = AsyncIOScheduler(asyncio.get_running_loop())
+            auth = AuthConfig.for_bearer(lambda: asyncio.Future())  # a call that is under way for ever
+            async with MacpClient(target=real_server.target, secure=False, auth=auth, scheduler=scheduler) as client:
+                waiting = [asyncio.ensure_future(client.rx.initialize()) for _ in range(3)]
+                await asyncio.sleep(0)
+            for one in await asyncio.gather(*waiting, return_exceptions=True):
+                assert isinstance(one, MacpClosedError)
+
+        asyncio.run(main())
+
     def test_calls_live_on_a_loop_that_is_handed_over(self, real_server: RealServer, no_thread_left: None) -> None:
         async def main() -> None:
             scheduler = AsyncIOScheduler(asyncio.get_running_loop())

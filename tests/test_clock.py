@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reactivex import operators as ops
 
-from macp_rx import MacpOverflowError, MacpSessionError, MacpWouldBlockError, stream
+from macp_rx import LoopClock, MacpClosedError, MacpOverflowError, MacpSessionError, MacpWouldBlockError, stream
 from macp_rx.clock import START, LoopTimeClock, VirtualClock, VirtualLoop
 from macp_rx.envelope import new_session_id
 from macp_rx.protocol.validation import is_session_id
+from tests.conftest import Recorder
 
 
 def test_first_in_first_out_at_equal_times() -> None:
@@ -196,6 +197,38 @@ def test_any_schedule_runs_in_order_of_time_then_of_arrival(delays: list[int]) -
         clock.schedule_relative(delay / 1000, lambda _s, key: ran.append(key or (0, 0)), (delay, number))
     clock.run_until_idle()
     assert ran == sorted((delay, number) for number, delay in enumerate(delays))
+
+
+def test_a_wait_ends_with_its_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("macp_rx.clock.LOOK_SECONDS", 0.01)
+    loop = asyncio.new_event_loop()
+    clock, ended, waiting = LoopClock(loop), Recorder(), threading.Event()
+
+    class Never(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waiting.set()
+            return super().wait(timeout)
+
+    def wait() -> None:
+        try:
+            clock.wait(Never())
+        except MacpClosedError as error:
+            ended.on_error(error)
+
+    thread = threading.Thread(target=wait)
+
+    async def begin() -> None:
+        thread.start()
+        await loop.run_in_executor(None, waiting.wait, 5)
+        await loop.shutdown_default_executor()
+
+    loop.run_until_complete(begin())
+    loop.close()
+    thread.join(5)
+    assert "the loop of this clock is closed" in str(ended.error)
+    for late in (lambda: clock.wait(threading.Event()), lambda: clock.schedule(lambda _s, _t: None)):
+        with pytest.raises(MacpClosedError):
+            late()
 
 
 def test_on_a_virtual_loop_the_asyncio_face_tells_the_loops_time() -> None:

@@ -23,7 +23,7 @@ def test_an_example_of_the_testing_page(pytester: pytest.Pytester, code: str) ->
 
 def test_the_failure_that_the_testing_page_shows_is_real(pytester: pytest.Pytester) -> None:
     (code,) = (code for code in blocks("testing.md") if "test_when" in code)
-    pytester.makepyfile(test_docs=code)
+    pytester.makepyfile(test_when=code)
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-q")
     result.assert_outcomes(failed=1)
     start = next(number for number, line in enumerate(result.outlines) if "the marbles differ" in line)

@@ -13,6 +13,7 @@ PUBLIC = [
     "Agent",
     "AuthConfig",
     "Clock",
+    "Connection",
     "DecisionSession",
     "Denial",
     "LoopClock",
@@ -20,6 +21,7 @@ PUBLIC = [
     "MacpClient",
     "MacpClosedError",
     "MacpError",
+    "MacpGapError",
     "MacpIdentityMismatchError",
     "MacpOverflowError",
     "MacpRefusedError",
@@ -31,7 +33,10 @@ PUBLIC = [
     "MacpWouldBlockError",
     "Message",
     "Outcome",
+    "RetryPolicy",
     "Runtime",
+    "SessionStream",
+    "Status",
     "Stream",
     "agents",
     "build_envelope",
@@ -70,6 +75,7 @@ def names(module: object) -> list[str]:
 
 
 def test_the_package_exports_what_is_listed_here() -> None:
+    assert macp_rx.Runtime is not None  # comes on first use
     assert sorted(names(macp_rx)) == sorted(PUBLIC)
 
 

@@ -10,7 +10,6 @@ import base64
 import binascii
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from typing import Any, Final, NamedTuple, cast
 
 from google.protobuf.message import Message as Protobuf
@@ -53,6 +52,7 @@ __all__ = [
     "check_credential",
     "look",
     "may_read",
+    "not_kept",
     "policies",
     "rebuild",
     "sweep",
@@ -268,10 +268,15 @@ def _held(state: State, before: Session | None, after: Session) -> tuple[State, 
             events += (Changed(Lifecycle.EVENT_TYPE_RESOLVED, session_id), Logged(session_id, entry))
         else:
             events.append(Logged(session_id, entry))
-    if after.ended and state.settings.compact_ended:
-        after = lifecycle.compact(after)
+    remembered = _remembered(state, after)
+    if remembered is not after:
         events.append(Compacted(session_id))
-    return state.holding(after), tuple(events)
+    return state.holding(remembered), tuple(events)
+
+
+def _remembered(state: State, session: Session) -> Session:
+    """A session as it is held: without its history once it has ended, where the settings say so."""
+    return lifecycle.compact(session) if session.ended and state.settings.compact_ended else session
 
 
 # Messages
@@ -362,6 +367,22 @@ def nack(envelope: Envelope, refusal: MacpRefusedError, now: int) -> Ack:
         details=refusal.details,
     )
     return Ack(message_id=envelope.message_id, session_id=envelope.session_id, accepted_at_unix_ms=now, error=error)
+
+
+def not_kept(request: Protobuf, now: int) -> Protobuf | MacpRefusedError:
+    """The answer to a request that was granted, but whose outcome the store could not keep."""
+    refusal = MacpRefusedError("INTERNAL_ERROR", "what it leads to could not be kept; try again")
+    match request:
+        case core_pb2.SendRequest():
+            return core_pb2.SendResponse(ack=nack(request.envelope, refusal, now))
+        case core_pb2.CancelSessionRequest():
+            return core_pb2.CancelSessionResponse(ack=_control_nack(request.session_id, refusal, now))
+        case core_pb2.SuspendSessionRequest():
+            return core_pb2.SuspendSessionResponse(ack=_control_nack(request.session_id, refusal, now))
+        case core_pb2.ResumeSessionRequest():
+            return core_pb2.ResumeSessionResponse(ack=_control_nack(request.session_id, refusal, now))
+        case _:
+            return refusal
 
 
 # Sessions
@@ -498,6 +519,8 @@ def initialize(state: State, caller: Caller | None, request: core_pb2.Initialize
         raise MacpRefusedError("INVALID_REQUEST", "supported_protocol_versions must not be empty")
     if MACP_VERSION not in request.supported_protocol_versions:
         raise MacpRefusedError("UNSUPPORTED_PROTOCOL_VERSION", f"this runtime speaks {MACP_VERSION}")
+    from importlib.metadata import version  # 10 ms to import, for one word of one reply
+
     settings = state.settings
     capabilities = core_pb2.Capabilities(
         sessions=core_pb2.SessionsCapability(stream=True, list_sessions=True, watch_sessions=True),
@@ -898,22 +921,34 @@ def rebuild(state: State, happened: Iterable[Kept]) -> State:
         MacpRefusedError: the record holds what the rules refuse.
     """
     for one in happened:
-        match one:
-            case Logged():
-                state = state.holding(_relogged(state, one))
-            case Issued(session_id, receipt):
-                state = state.holding(replace(state.sessions[session_id], receipt=receipt))
-            case ModeAdded() | ModePromoted() | ModeRemoved():
-                state = _with_mode(state, one)
-            case PolicyAdded() | PolicyRemoved():
-                state = _with_policy(state, one)
+        try:
+            state = _again(state, one)
+        except KeyError:
+            raise MacpRefusedError(
+                "INVALID_REQUEST", f"{type(one).__name__} of {one[0]!r}, which is not there"
+            ) from None
     return state
 
 
+def _again(state: State, one: Kept) -> State:
+    match one:
+        case Logged():
+            return state.holding(_remembered(state, _relogged(state, one)))
+        case Issued(session_id, receipt):
+            return state.holding(replace(state.sessions[session_id], receipt=receipt))
+        case ModeAdded() | ModePromoted() | ModeRemoved():
+            return _with_mode(state, one)
+        case PolicyAdded() | PolicyRemoved():
+            return _with_policy(state, one)
+
+
 def _relogged(state: State, logged: Logged) -> Session:
-    entry, known = logged.entry, state.sessions.get(logged.session_id)
-    if known is not None:
-        return lifecycle.reapply(known, state.modes.get(known.bound.mode), entry)
-    assert entry.envelope is not None
+    entry = logged.entry
+    if entry.kind is not Kind.START or entry.envelope is None:
+        session = state.sessions[logged.session_id]
+        return lifecycle.reapply(session, state.modes.get(session.bound.mode), entry)
+    known = state.sessions.get(logged.session_id)
+    if known is not None and not known.ended:  # one that was forgotten may have started anew
+        raise MacpRefusedError("SESSION_ALREADY_EXISTS", f"session {logged.session_id!r} starts twice")
     policy = logged.policy or BUILT_IN["policy.default"]
     return lifecycle.replay([entry], state.modes[entry.envelope.mode], policy)

@@ -172,10 +172,8 @@ class Runtime:
         state, reply, events = kernel.answer(self._state, name, caller, request, now)
         try:
             self._adopt(state, events)
-        except MacpRefusedError as failed:
-            if isinstance(request, core_pb2.SendRequest):
-                return core_pb2.SendResponse(ack=kernel.nack(request.envelope, failed, now))
-            return failed.as_value()
+        except MacpRefusedError:
+            return kernel.not_kept(request, now)
         return reply
 
     def watch(self, name: str, caller: Caller | None) -> Feed[Protobuf]:
@@ -272,12 +270,13 @@ class Runtime:
 
     def _adopt(self, state: kernel.State, events: Iterable[kernel.Event]) -> None:
         """Makes a state the present one, once what led to it is kept. Raises INTERNAL_ERROR if that fails, changing nothing."""
-        if self._store is not None:
+        store = self._store
+        if store is not None and (happened := [event for event in events if isinstance(event, kernel.Kept)]):
             try:
-                self._store.keep(event for event in events if isinstance(event, kernel.Kept))
-            except MacpError as error:
-                _log.error("%s", error)
-                raise MacpRefusedError("INTERNAL_ERROR", "the message could not be kept") from error
+                store.keep(happened)
+            except Exception as error:  # a store may be anybody's
+                _log.error("what happened could not be kept: %s", error)
+                raise MacpRefusedError("INTERNAL_ERROR", "what happened could not be kept; try again") from error
         self._state = state
         for event in events:
             self._tell(event)

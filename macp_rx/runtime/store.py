@@ -31,7 +31,7 @@ class Store(Protocol):
     """Keeps what happened. Every method is called on the runtime's clock."""
 
     def keep(self, happened: Iterable[Kept]) -> None:
-        """Keeps some things, all or none, before anybody is told of them. What it raises refuses the request."""
+        """Keeps some things, all or none, before anybody is told of them; never nothing. What it raises refuses the request."""
 
     def kept(self) -> Iterator[Kept]:
         """Everything that was kept, oldest first."""
@@ -42,7 +42,7 @@ class Store(Protocol):
 
 
 SCHEMA: Final = """
-create table if not exists happened (
+create table happened (
     number integer primary key,
     what text not null,          -- which kind of thing
     subject text not null,       -- the session, mode or policy that it happened to
@@ -52,6 +52,9 @@ create table if not exists happened (
 ) strict;
 """
 VERSION: Final = 1
+
+ENVELOPES: Final = (Kind.START, Kind.MESSAGE, Kind.SYNTHETIC)
+"""Entries whose content is an envelope; the others have none."""
 
 
 class SqliteStore:
@@ -69,46 +72,67 @@ class SqliteStore:
         try:
             # the runtime's clock is the only user, but which thread runs it is the clock's business
             self._file = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=0)
-            self._file.execute("pragma locking_mode = exclusive")
-            self._file.execute("pragma journal_mode = wal")
-            self._file.execute("pragma synchronous = full")  # a commit survives the loss of power, not only kill -9
-            self._file.execute("begin immediate")
-            (version,) = self._file.execute("pragma user_version").fetchone()
-            (tables,) = self._file.execute("select count(*) from sqlite_schema").fetchone()
-            if version not in (0, VERSION) or (version == 0 and tables):
-                raise MacpError(f"{self._path} is no store of this version of macp_rx")
+        except sqlite3.Error as error:
+            raise MacpError(f"cannot open {self._path} as a store: {error}") from error
+        try:
+            self._open()
+        except sqlite3.Error as error:
+            self._file.close()
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # the other bits say why
+            why = "another runtime has it" if busy else error
+            raise MacpError(f"cannot use {self._path} as a store: {why}") from error
+        except MacpError:
+            self._file.close()
+            raise
+
+    def _open(self) -> None:
+        self._file.execute("pragma locking_mode = exclusive")
+        (version,) = self._file.execute("pragma user_version").fetchone()
+        (tables,) = self._file.execute("select count(*) from sqlite_schema").fetchone()
+        # somebody else's database is left as it is
+        if version == 0 and tables:
+            raise MacpError(f"{self._path} is some other SQLite database, and no store of macp_rx")
+        if version not in (0, VERSION):
+            raise MacpError(f"{self._path} is a store of version {version}; this macp_rx reads version {VERSION}")
+        self._file.execute("pragma journal_mode = wal")
+        self._file.execute("pragma synchronous = full")  # a commit survives the loss of power, not only kill -9
+        self._file.execute("begin immediate")
+        if version == 0:
             self._file.execute(SCHEMA)
             self._file.execute(f"pragma user_version = {VERSION}")
-            self._file.execute("commit")
-        except sqlite3.Error as error:
-            raise MacpError(f"cannot use {self._path} as a store: {error}") from error
+        self._file.execute("commit")
 
     def keep(self, happened: Iterable[Kept]) -> None:
         """Writes in one transaction."""
-        rows = [_row(one) for one in happened]
-        if not rows:
-            return
         try:
             self._file.execute("begin")
             try:
                 self._file.executemany(
-                    "insert into happened (what, subject, at, content, policy) values (?, ?, ?, ?, ?)", rows
+                    "insert into happened (what, subject, at, content, policy) values (?, ?, ?, ?, ?)",
+                    map(_row, happened),
                 )
                 self._file.execute("commit")
             except BaseException:
-                self._file.execute("rollback")
+                if self._file.in_transaction:  # a full disk has rolled it back already
+                    self._file.execute("rollback")
                 raise
         except sqlite3.Error as error:
             raise MacpError(f"cannot write to {self._path}: {error}") from error
 
     def kept(self) -> Iterator[Kept]:
         """Reads from the start."""
-        rows = self._file.execute("select number, what, subject, at, content, policy from happened order by number")
-        for number, what, subject, at, content, policy in rows:
-            try:
-                yield _read(what, subject, at, content, policy)
-            except Exception as error:
-                raise MacpError(f"row {number} of {self._path} cannot be read: {error}") from error
+        try:
+            rows = self._file.execute("select number, what, subject, at, content, policy from happened order by number")
+            for number, what, subject, at, content, policy in rows:
+                yield self._read(number, what, subject, at, content, policy)
+        except sqlite3.Error as error:
+            raise MacpError(f"cannot read {self._path}: {error}") from error
+
+    def _read(self, number: int, what: str, subject: str, at: int, content: bytes, policy: bytes | None) -> Kept:
+        try:
+            return _read(what, subject, at, content, policy)
+        except Exception as error:
+            raise MacpError(f"row {number} of {self._path} cannot be read: {error}") from error
 
     def close(self) -> None:
         """Closes the file."""
@@ -153,6 +177,7 @@ def _read(what: str, subject: str, at: int, content: bytes, policy: bytes | None
         case "policy removed":
             return PolicyRemoved(subject)
         case _:
-            envelope = Envelope.FromString(content) if content else None
+            kind = Kind(what)
+            envelope = Envelope.FromString(content) if kind in ENVELOPES else None
             bound = policy_from(policy_pb2.PolicyDescriptor.FromString(policy)) if policy is not None else None
-            return Logged(subject, Entry(Kind(what), at, envelope), bound)
+            return Logged(subject, Entry(kind, at, envelope), bound)

@@ -25,7 +25,8 @@ from macp_rx.errors import (
 from macp_rx.streams.session import STREAM_SESSION, subscribe_frame
 from macp_rx.streams.stream import Pull, Stream
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import Call, Transport
+from macp_rx.transport.base import Call
+from macp_rx.transport.shared import SharedTransport
 
 __all__ = ["MacpStream"]
 
@@ -46,17 +47,17 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
     it from ``errors``, or, if nobody listens there, as the end of their subscription, so that it is never silent.
 
     Args:
-        transport: what carries it.
+        shared: what carries it.
         auth: who is speaking.
         session_id: subscribe to this session from the start.
         after_sequence: replay what came after this position.
     """
 
     def __init__(
-        self, transport: Transport, auth: AuthConfig | None, session_id: str = "", after_sequence: int = 0
+        self, shared: SharedTransport, auth: AuthConfig | None, session_id: str = "", after_sequence: int = 0
     ) -> None:
-        super().__init__(Observable(self._subscribe_observer), transport.clock)
-        self._transport = transport
+        super().__init__(Observable(self._subscribe_observer), shared.clock)
+        self._shared = shared
         self._auth = auth
         self._observers: list[abc.ObserverBase[Envelope]] = []
         self._error_observers: list[abc.ObserverBase[MacpStreamError]] = []
@@ -68,6 +69,7 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
         self._ended = False
         self._error: Exception | None = None
         self._call: Call[core_pb2.StreamSessionRequest] | None = None
+        self._forget: Callable[[], None] = _nothing
         self._first = [] if not session_id else [subscribe_frame(session_id, after_sequence)]
         self._unsent = len(self._first)
         self.clock.run_soon(self._open)
@@ -180,13 +182,14 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
 
     def _open(self) -> None:
         try:
-            self._call = self._transport.stream(
+            self._call = self._shared.transport.stream(
                 STREAM_SESSION, self._first, _Responses(self._dispatch, self._end), auth=self._auth, on_sent=self._sent
             )
         except Exception as error:
             self._end(error)
             return
         self._received.add(self._call)
+        self._forget = self._shared.waited_on(self._lose)
 
     def _send(self, frame: core_pb2.StreamSessionRequest) -> None:
         while not self._reserve():
@@ -244,11 +247,18 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
                 # not from here: one without on_error raises again, and it would be the call that fails
                 self.clock.schedule(partial(_told, observer, error))
 
+    def _lose(self, error: Exception) -> None:
+        """The client was closed: who reads or sends is told, who subscribed hears nothing more, as after their own dispose."""
+        self._observers.clear()
+        self._error_observers.clear()
+        self._end(error)
+
     def _end(self, error: Exception | None) -> None:
         if self._ended:
             return
         self._ended = True
         self._error = error
+        self._forget()
         self._room.set()
         ended: list[abc.ObserverBase[Any]] = [*self._observers, *self._error_observers, self._received]
         self._observers.clear()
@@ -324,3 +334,7 @@ def _finish(observers: list[abc.ObserverBase[T]], error: Exception | None) -> No
                 told.callback(observer.on_completed)
             else:
                 told.callback(observer.on_error, error)
+
+
+def _nothing() -> None:
+    return None

@@ -19,7 +19,8 @@ from macp_rx.streams.ends import GET_SESSION
 from macp_rx.streams.reply import ask
 from macp_rx.streams.stream import Stream
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import Transport, method
+from macp_rx.transport.base import method
+from macp_rx.transport.shared import SharedTransport
 
 __all__ = ["Outcome", "outcome"]
 
@@ -51,7 +52,12 @@ class Outcome:
 
 
 def outcome(
-    transport: Transport, session_id: str, events: Stream[Accepted], *, auth: AuthConfig | None, timeout: float | None
+    shared: SharedTransport,
+    session_id: str,
+    events: Stream[Accepted],
+    *,
+    auth: AuthConfig | None,
+    timeout: float | None,
 ) -> Stream[Outcome]:
     """One value when the session has ended.
 
@@ -62,7 +68,7 @@ def outcome(
     decision receipt, which keeps the commitment as it was made.
 
     Args:
-        transport: what carries the questions.
+        shared: what carries the questions.
         session_id: which session.
         events: its stream.
         auth: who asks.
@@ -71,7 +77,7 @@ def outcome(
 
     def asked() -> Observable[Outcome]:
         request = core_pb2.GetSessionRequest(session_id=session_id)
-        state = ask(transport, GET_SESSION, request, _state, auth=auth, timeout=timeout)
+        state = ask(shared, GET_SESSION, request, _state, auth=auth, timeout=timeout)
         return state.pipe(ops.flat_map(told))
 
     def told(state: str) -> Observable[Outcome]:
@@ -81,7 +87,7 @@ def outcome(
         if state != "RESOLVED":
             return rx.just(unknown)
         request = core_pb2.GetDecisionReceiptRequest(session_id=session_id)
-        receipt = ask(transport, GET_DECISION_RECEIPT, request, _receipted, auth=auth, timeout=timeout)
+        receipt = ask(shared, GET_DECISION_RECEIPT, request, _receipted, auth=auth, timeout=timeout)
 
         def without(error: Exception, _source: Observable[Outcome]) -> Observable[Outcome]:
             if isinstance(error, MacpTransportError) and error.code == "RECEIPT_UNAVAILABLE":

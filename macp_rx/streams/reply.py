@@ -11,10 +11,11 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 from reactivex.observer import AutoDetachObserver
 
-from macp_rx.clock import Clock
+from macp_rx.streams.source import waited_on
 from macp_rx.streams.stream import Stream, running
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import Method, Receiver, Transport
+from macp_rx.transport.base import Method, Receiver
+from macp_rx.transport.shared import SharedTransport
 
 __all__ = ["Reply", "ask"]
 
@@ -31,17 +32,18 @@ class Reply(Stream[T_co]):
         reply      ---r|
 
     Args:
-        clock: where everything happens.
+        shared: what carries it.
         start: makes the call on the clock's thread and returns what cancels it; the receiver hears one item or an error.
     """
 
-    def __init__(self, clock: Clock, start: Callable[[Receiver[T_co]], Callable[[], None]]) -> None:
+    def __init__(self, shared: SharedTransport, start: Callable[[Receiver[T_co]], Callable[[], None]]) -> None:
         def subscribe(
             observer: abc.ObserverBase[T_co], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
-            return running(clock, lambda: start(observer), observer)
+            return running(shared.clock, lambda: waited_on(shared, start(observer), scheduler), observer)
 
-        super().__init__(Observable(subscribe), clock)
+        super().__init__(Observable(subscribe), shared.clock)
+        self._shared = shared
         self._start = start
 
     def subscribe(
@@ -68,15 +70,18 @@ class Reply(Stream[T_co]):
         if not (self.clock.runs_by_itself and self.clock.on_own_thread()):
             return (yield from super().__await__())
         future: asyncio.Future[T_co] = asyncio.get_running_loop().create_future()
-        cancel = self._start(_Resolving(future))
+        resolving = _Resolving(future)
+        cancel = self._start(resolving)
+        forget = self._shared.waited_on(resolving.on_error)
         try:
             return (yield from future)
         finally:
+            forget()
             cancel()
 
 
 def ask(
-    transport: Transport,
+    shared: SharedTransport,
     method: Method[Req, Res],
     request: Req,
     unwrap: Callable[[Res], T],
@@ -87,7 +92,7 @@ def ask(
     """A unary RPC as a Stream.
 
     Args:
-        transport: what carries it.
+        shared: what carries it.
         method: which RPC.
         request: its request.
         unwrap: what to emit of the response; what it raises is the stream's error.
@@ -96,9 +101,9 @@ def ask(
     """
 
     def start(receiver: Receiver[T]) -> Callable[[], None]:
-        return transport.unary(method, request, _Unwrapping(unwrap, receiver), auth=auth, timeout=timeout)
+        return shared.transport.unary(method, request, _Unwrapping(unwrap, receiver), auth=auth, timeout=timeout)
 
-    return Reply(transport.clock, start)
+    return Reply(shared, start)
 
 
 class _Unwrapping(Generic[Res, T]):

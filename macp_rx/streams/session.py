@@ -21,10 +21,11 @@ from macp_rx.errors import MacpClosedError, MacpGapError, MacpSessionError, Macp
 from macp_rx.protocol.messages import Accepted
 from macp_rx.streams.ends import Ends
 from macp_rx.streams.retry import Backoff, RetryPolicy, is_transient
-from macp_rx.streams.source import on_demand
+from macp_rx.streams.source import on_demand, waited_on
 from macp_rx.streams.stream import Stream, running
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call, Transport, method
+from macp_rx.transport.shared import SharedTransport
 
 __all__ = [
     "RECONNECT",
@@ -132,7 +133,7 @@ def subscribe_frame(session_id: str, after_sequence: int) -> core_pb2.StreamSess
 
 
 def session_events(
-    transport: Transport,
+    shared: SharedTransport,
     session_id: str,
     after_sequence: int,
     *,
@@ -149,7 +150,7 @@ def session_events(
         after_sequence=2   ----v-v-(C|)
 
     Args:
-        transport: what carries it.
+        shared: what carries it.
         session_id: which session.
         after_sequence: start behind this position; 0 starts with the SessionStart.
         auth: who is reading: the initiator, a participant or an observer.
@@ -163,12 +164,12 @@ def session_events(
         MacpStreamError: FORBIDDEN for an outsider.
         MacpGapError: the server has forgotten what was not read yet.
     """
-    reading = _Reading(transport, session_id, after_sequence, auth, ends, wait, on_gap, retry)
+    reading = _Reading(shared, session_id, after_sequence, auth, ends, wait, on_gap, retry)
     return reading.stream()
 
 
 def history(
-    transport: Transport,
+    shared: SharedTransport,
     session_id: str,
     after_sequence: int,
     *,
@@ -180,7 +181,7 @@ def history(
     Subscribes and half-closes: the server replays what it holds and ends the call with OK. Args and errors as
     `session_events`.
     """
-    reading = _Reading(transport, session_id, after_sequence, auth, None, 0, "fail", retry)
+    reading = _Reading(shared, session_id, after_sequence, auth, None, 0, "fail", retry)
     return reading.stream()
 
 
@@ -188,7 +189,7 @@ def history(
 class _Reading:
     """What is to be read, and how. Without ``ends`` it is what is there by now."""
 
-    transport: Transport
+    shared: SharedTransport
     session_id: str
     after: int
     auth: AuthConfig | None
@@ -196,6 +197,11 @@ class _Reading:
     wait: float
     on_gap: OnGap
     retry: RetryPolicy
+
+    @property
+    def transport(self) -> Transport:
+        """What carries it."""
+        return self.shared.transport
 
     def stream(self) -> SessionStream:
         subscribe_frame(self.session_id, self.after)  # what protobuf refuses is refused here, and not on the I/O thread
@@ -207,9 +213,9 @@ class _Reading:
             def start() -> Callable[[], None]:
                 following = _Following(self, observer, statuses.tell)
                 following.start()
-                return on_demand(following, scheduler)
+                return waited_on(self.shared, on_demand(following, scheduler), scheduler)
 
-            return running(self.transport.clock, start, observer)
+            return running(self.shared.clock, start, observer)
 
         return SessionStream(Observable(subscribe), self.transport, statuses)
 

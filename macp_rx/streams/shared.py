@@ -11,8 +11,9 @@ from reactivex.disposable import SerialDisposable
 
 from macp_rx.clock import Clock
 from macp_rx.protocol.messages import Accepted
-from macp_rx.streams.source import on_demand
+from macp_rx.streams.source import on_demand, waited_on
 from macp_rx.streams.stream import Demand, Stream, running
+from macp_rx.transport.shared import SharedTransport
 
 __all__ = ["WINDOW", "Shared"]
 
@@ -29,13 +30,14 @@ class Shared:
     RxPY's ``share`` does not: after an error it opens the source for a new subscriber and throws its items away (measured).
 
     Args:
-        clock: where everything happens.
+        shared: what carries it.
         live: the stream that is shared.
         history: the finite stream that catches up.
     """
 
-    def __init__(self, clock: Clock, live: Open, history: Open) -> None:
-        self._clock = clock
+    def __init__(self, shared: SharedTransport, live: Open, history: Open) -> None:
+        self._shared = shared
+        self._clock = shared.clock
         self._live = live
         self._history = history
         self._call: _SharedCall | None = None
@@ -54,7 +56,7 @@ class Shared:
             def start() -> Callable[[], None]:
                 subscriber = _Subscriber(self._joined(), observer, after_sequence)
                 subscriber.start()
-                return on_demand(subscriber, scheduler)
+                return waited_on(self._shared, on_demand(subscriber, scheduler), scheduler)
 
             return running(self._clock, start, observer)
 
@@ -77,7 +79,7 @@ class _SharedCall(abc.ObserverBase[Accepted]):
         self.history = history
         self.clock = clock
         self._live = live
-        self._demand = Demand(clock)
+        self._demand = Demand(clock, _nothing)  # who waits is told by itself
         self._subscribers: dict[_Subscriber, None] = {}
         self._waiting = 0
         self._subscription = SerialDisposable()
@@ -133,7 +135,7 @@ class _Subscriber:
         self._sequence = after
         self._paused = self._over = False
         self._catching_up: SerialDisposable | None = None
-        self._demand = Demand(call.clock)
+        self._demand = Demand(call.clock, _nothing)
 
     def start(self) -> None:
         self._call.join(self, self._sequence)
@@ -218,3 +220,7 @@ class _Subscriber:
     def _caught_up(self) -> None:
         self._catching_up = None
         self.advance()
+
+
+def _nothing(_error: Exception) -> None:
+    return None

@@ -14,10 +14,11 @@ from reactivex.scheduler.eventloop import AsyncIOScheduler
 from macp_rx.clock import Clock, loop_clock
 from macp_rx.streams.stream import Demand, Pausable, Stream, running
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import Method, Transport
+from macp_rx.transport.base import Method
 from macp_rx.transport.grpc import GrpcCall, ResponseStream
+from macp_rx.transport.shared import SharedTransport
 
-__all__ = ["on_demand", "rpc_stream", "watch"]
+__all__ = ["on_demand", "rpc_stream", "waited_on", "watch"]
 
 T = TypeVar("T")
 Req = TypeVar("Req", bound=Protobuf)
@@ -25,7 +26,7 @@ Res = TypeVar("Res", bound=Protobuf)
 
 
 def watch(
-    transport: Transport, method: Method[Req, Res], request: Req, *, auth: AuthConfig | None, timeout: float | None
+    shared: SharedTransport, method: Method[Req, Res], request: Req, *, auth: AuthConfig | None, timeout: float | None
 ) -> Stream[Res]:
     """A server stream: emits each response.
 
@@ -33,7 +34,7 @@ def watch(
         timeout 9ms  ---a--b--|
 
     Args:
-        transport: what carries it.
+        shared: what carries it.
         method: which RPC.
         request: its request.
         auth: who is calling.
@@ -42,12 +43,32 @@ def watch(
 
     def subscribe(observer: abc.ObserverBase[Res], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
         def start() -> Callable[[], None]:
-            return on_demand(transport.stream(method, [request], observer, auth=auth), scheduler)
+            call = shared.transport.stream(method, [request], observer, auth=auth)
+            return waited_on(shared, on_demand(call, scheduler), scheduler)
 
-        return running(transport.clock, start, observer)
+        return running(shared.clock, start, observer)
 
-    responses: Stream[Res] = Stream(Observable(subscribe), transport.clock)
-    return responses if timeout is None else responses.pipe(ops.take_with_time(timeout, transport.clock))
+    responses: Stream[Res] = Stream(Observable(subscribe), shared.clock)
+    return responses if timeout is None else responses.pipe(ops.take_with_time(timeout, shared.clock))
+
+
+def waited_on(
+    shared: SharedTransport, cancel: Callable[[], None], scheduler: abc.SchedulerBase | None
+) -> Callable[[], None]:
+    """Lets whoever waits for a call, if its subscription carries one, hear of the connection's close.
+
+    Returns:
+        What cancels the call, and forgets them.
+    """
+    if not isinstance(scheduler, Demand):
+        return cancel
+    forget = shared.waited_on(scheduler.lose)
+
+    def leave() -> None:
+        forget()
+        cancel()
+
+    return leave
 
 
 class _Call(Pausable, Protocol):

@@ -151,7 +151,7 @@ class Stream(Observable[T_co], Generic[T_co]):
         """
         ready = threading.Event()
         last = _Last[T_co](ready.set)
-        subscription = self.subscribe(last, scheduler=scheduler)
+        subscription = self.subscribe(last, scheduler=scheduler or Demand(self.clock, last.on_error))
         try:
             if not self.clock.wait(ready):
                 raise MacpTimeoutError("the clock has nothing left to run that could end this stream")
@@ -166,7 +166,7 @@ class Stream(Observable[T_co], Generic[T_co]):
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         last = _Last[T_co](_waker(loop, ended))
-        subscription = self.subscribe(last)
+        subscription = self.subscribe(last, scheduler=Demand(self.clock, last.on_error))
         try:
             yield from ended
         finally:
@@ -257,15 +257,18 @@ class Demand(Clock):
 
     RxPY has no way to tell a source to wait, but its operators hand the scheduler of a subscription on to their source.
     So a pull consumer subscribes with a Demand for a scheduler: a source of ours that finds one registers with it, and is
-    paused and resumed through whatever operators stand between.
+    paused and resumed through whatever operators stand between. In the same way a source learns that somebody waits, who must
+    be told when the client is closed.
 
     Args:
         clock: the clock that really schedules.
+        lose: hears why nothing will come any more, past the operators in between.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, lose: Callable[[Exception], None]) -> None:
         super().__init__()
         self._clock = clock
+        self.lose = lose
         self._sources: list[Pausable] = []
         self._paused = False
 
@@ -352,7 +355,7 @@ class Pull(abc.ObserverBase[T]):
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._demand = Demand(clock)
+        self._demand = Demand(clock, self.on_error)
         self._items: deque[T] = deque()
         self._ended = False
         self._error: Exception | None = None
@@ -387,8 +390,9 @@ class Pull(abc.ObserverBase[T]):
 
     def on_error(self, error: Exception) -> None:
         """Ends the buffer; the error comes after what is still in it."""
-        self._error = error
-        self._ended = True
+        if not self._ended:
+            self._error = error
+            self._ended = True
         self._wake()
 
     def on_completed(self) -> None:

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+from google.protobuf import text_format
+from google.protobuf.message import Message as Protobuf
+
+from macp_rx.errors import MacpSessionError
 from macp_rx.marbles import Mark, draw, finest, written
+from macp_rx.protocol.messages import Accepted, Message, message_type_of
 from macp_rx.testing.sources import MarbleError, Said, Scheduled
 from macp_rx.timeline import Completed, Failed, Next, Notification, exactly_equal
 
-__all__ = ["MarbleError", "Where", "difference", "matches"]
+__all__ = ["MarbleError", "Where", "difference", "matches", "shown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,7 @@ def _legend(
         if not isinstance(what, Completed):
             value = what.value if isinstance(what, Next) else what.error
             if value != name:
-                lines.setdefault(name, f"  {name} = {value!r}")
+                lines.setdefault(name, f"  {name} = {shown(value)}")
     return list(lines.values())
 
 
@@ -129,9 +134,31 @@ def _tell(scheduled: Scheduled | None) -> str:
     time, what = scheduled
     match what:
         case Next(value):
-            said = repr(value)
+            said = shown(value)
         case Failed(error):
             said = f"the error {error!r}"
         case _:
             said = "completion"
     return f"{said} at {written(time)}"
+
+
+def shown(value: object) -> str:
+    """A value on one line: of an envelope who says what, of anything else its repr."""
+    match value:
+        case Said():
+            return f"{shown(value.message)} from {value.sender}"
+        case Message():
+            return shown(value.payload)
+        case Accepted():
+            return f"Accepted({value.sequence}, {_payload(value)} from {value.sender})"
+        case Protobuf():
+            return f"{message_type_of(value)}({text_format.MessageToString(value, as_one_line=True)})"
+        case _:
+            return repr(value)
+
+
+def _payload(accepted: Accepted) -> str:
+    try:
+        return shown(accepted.payload)
+    except MacpSessionError:  # no payload class for it, or bytes that are none
+        return f"{accepted.message_type}({accepted.envelope.payload!r})"

@@ -20,9 +20,12 @@ from macp_rx.clock import VirtualClock
 __all__ = ["GuardedClock", "only_virtual_time"]
 
 _FORBIDDEN: Final[tuple[tuple[object, str], ...]] = (
-    *((time, name) for name in ("time", "time_ns", "monotonic", "monotonic_ns", "sleep")),
+    *(
+        (time, name)
+        for name in ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "sleep")
+    ),
     *((uuid, name) for name in ("uuid1", "uuid4")),
-    *((random, name) for name in ("random", "randint", "randrange", "uniform", "choice", "shuffle", "getrandbits")),
+    *((random, name) for name in random.__all__ if name[0].islower() and name not in ("seed", "getstate", "setstate")),
     (TimeoutScheduler, "singleton"),  # what RxPY's timed operators fall back to: a thread per timer
     (threading.Thread, "start"),  # and with it every scheduler of RxPY that has threads
 )

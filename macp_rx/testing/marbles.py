@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from reactivex import Observable, abc
@@ -41,7 +43,7 @@ class Marbles:
         self.frame: int = round(frame * 1e6)
         """Microseconds of one frame."""
         self._sources: list[MarbleSource] = []
-        self._checks: list[Callable[[], str | None]] = []
+        self._checks: list[tuple[str, Callable[[], str | None]]] = []
         self._running: list[abc.DisposableBase] = []
         self.has_run: bool = False
 
@@ -116,22 +118,23 @@ class Marbles:
         """
         if self.has_run:
             raise MacpSessionError("these marbles have run already; say everything that is expected before run()")
-        self._checks.append(check)
+        self._checks.append((_place(), check))
 
     def run(self) -> None:
         """Runs the clock until nothing is left, then checks every expectation.
 
         Raises:
-            AssertionError: the first one that does not hold; both lanes are drawn, the first difference marked.
+            AssertionError: the first one that does not hold, and where it is written; both lanes are drawn, the first
+                difference marked.
         """
         __tracebackhide__ = True
         self.has_run = True
         self.clock.run_until_idle()
-        wrong = next((problem for check in self._checks if (problem := check()) is not None), None)
+        wrong = next((f"({place})\n{what}" for place, check in self._checks if (what := check()) is not None), None)
         for subscription in self._running:
             subscription.dispose()
         if wrong is not None:
-            raise AssertionError(f"the marbles differ\n{wrong}")
+            raise AssertionError(f"the marbles differ {wrong}")
         for source in self._sources:
             left = [span for span in source.spans if span[1] is None]
             if left:
@@ -155,6 +158,14 @@ class Marbles:
         marks = parse(text, frame=self.frame)
         meant = _expected(marks, legend or {}, error)
         return meant, [mark.what for mark in marks if mark.what not in "^!"]
+
+
+def _place() -> str:
+    """Where the test says what it expects: the failure comes when the test has returned, so no traceback tells it."""
+    frame = inspect.currentframe()
+    while frame and str(frame.f_globals.get("__name__")).startswith("macp_rx.testing"):
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame else ""
 
 
 def _expected(marks: list[Mark], legend: Legend, error: Exception | None) -> list[Scheduled]:

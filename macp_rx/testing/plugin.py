@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Generator, Iterator
+from typing import Any, cast
+from weakref import WeakSet
 
 import pytest
 
@@ -59,22 +62,30 @@ def macp_runtime(virtual_time: GuardedClock) -> Iterator[Runtime]:
 
 @pytest.fixture
 def macp_server() -> Iterator[Server]:
-    """An embedded runtime on a port of loopback, in real time."""
+    """An embedded runtime on a port of loopback, in real time. Afterwards no call may be open, and no task be left."""
     with _no_thread_left(), Runtime() as runtime, runtime.serve() as server:
-        yield server
         assert isinstance(runtime.clock, LoopClock)
         loop = runtime.clock.loop
-        quiet = asyncio.run_coroutine_threadsafe(_quiet(runtime), loop).result()
-    assert quiet == 0, f"{quiet} call(s) to the server were left open; dispose what subscribes, close the client"
+        before = asyncio.run_coroutine_threadsafe(_tasks(), loop).result()
+        yield server
+        calls, tasks = asyncio.run_coroutine_threadsafe(_left(runtime, before), loop).result()
+    assert calls == 0, f"{calls} call(s) to the server were left open; dispose what subscribes, close the client"
+    assert not tasks, f"the test left tasks behind: {', '.join(tasks)}"
 
 
-async def _quiet(runtime: Runtime) -> int:
-    """How many calls are open once those that are just ending have ended."""
+async def _tasks() -> WeakSet[asyncio.Task[Any]]:
+    """The tasks of the running loop; not grpc's own, which are no coroutines of Python. A task that is kept keeps its thread."""
+    return WeakSet(task for task in asyncio.all_tasks() if inspect.iscoroutine(task.get_coro()))
+
+
+async def _left(runtime: Runtime, before: WeakSet[asyncio.Task[Any]]) -> tuple[int, list[str]]:
+    """How many calls and which tasks are left once those that are just ending have ended."""
+    before.add(cast("asyncio.Task[Any]", asyncio.current_task()))
     for _ in range(100):
-        if runtime.open_calls == 0:
+        if runtime.open_calls == 0 and await _tasks() <= before:
             break
         await asyncio.sleep(0.01)
-    return runtime.open_calls
+    return runtime.open_calls, sorted(task.get_name() for task in await _tasks() - before)
 
 
 class _no_thread_left:  # noqa: N801 - used as a context manager only

@@ -81,7 +81,9 @@ class GrpcTransport:
         self._streams_per_channel = streams_per_channel
         self._unary: _Connection | None = None
         self._streaming: list[_Connection] = []
+        # the loop keeps only weak references to its tasks
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: asyncio.Task[None] | None = None
         self._closed = False
 
     @property
@@ -172,8 +174,8 @@ class GrpcTransport:
             self._closed = True
             for task in self._tasks:
                 task.cancel()
-        closing = self.clock.loop.create_task(self._close())
-        closing.add_done_callback(lambda _task: on_closed())
+        self._closing = self.clock.loop.create_task(self._close())
+        self._closing.add_done_callback(lambda _task: on_closed())
 
     async def _close(self) -> None:
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -188,7 +190,7 @@ class GrpcTransport:
             raise MacpClosedError(f"the client for {self._target} is closed")
 
     def _track(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
-        self._tasks.add(task)  # the loop keeps only weak references to its tasks
+        self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 

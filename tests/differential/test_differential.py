@@ -74,10 +74,11 @@ def test_both_runtimes_answer_the_same(seeds: list[str], real_servers: Serve, pl
 def test_both_runtimes_give_tokens_the_same_rights(
     seeds_of_all: list[str], real_servers: Serve, play: Play, reports: list[str], tmp_path: Path
 ) -> None:
-    tokens = tmp_path / "tokens.json"
-    tokens.write_text(random_tokens(seeds_of_all))
-    with Runtime(identify=static_tokens(tokens.read_text())) as runtime, runtime.serve() as served:
-        report = play(real_servers(MACP_AUTH_TOKENS_FILE=str(tokens)), served.target, seeds_of_all)
+    tokens = random_tokens(seeds_of_all)
+    file = tmp_path / "tokens.json"  # and not a variable: 500 sessions have more tokens than one may hold
+    file.write_text(tokens)
+    with Runtime(identify=static_tokens(tokens)) as runtime, runtime.serve() as served:
+        report = play(real_servers(MACP_AUTH_TOKENS_FILE=str(file)), served.target, seeds_of_all)
     reports.append(f"tokens: {report}")
     check(report)
 

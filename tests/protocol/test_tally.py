@@ -150,7 +150,7 @@ def decided(
     return denials
 
 
-@settings(max_examples=1000)
+@settings(max_examples=400)
 @given(st.data())
 def test_a_decision_is_denied_as_the_protocol_says(data: st.DataObject) -> None:
     """Every code, in the order of the checks, for either sign."""
@@ -162,7 +162,7 @@ def test_a_decision_is_denied_as_the_protocol_says(data: st.DataObject) -> None:
         assert codes(decision, bound, state, positive=positive) == expected
 
 
-@settings(max_examples=1000)
+@settings(max_examples=400)
 @given(st.data())
 def test_a_quorum_is_counted_as_the_protocol_says(data: st.DataObject) -> None:
     """Ready when enough approve, or when enough no longer can; the policy's bar is for positive commitments alone."""

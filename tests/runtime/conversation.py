@@ -10,7 +10,7 @@ from macp.v1 import policy_pb2
 from macp.v1.core_pb2 import CommitmentPayload, ParticipantActivity, SessionMetadata, SessionStartPayload
 from macp.v1.envelope_pb2 import Envelope, SessionState
 
-from macp_rx import MacpAckError, MacpClient, MacpTransportError, Message
+from macp_rx import MacpClient, MacpRefusedError, MacpTransportError, Message
 from macp_rx.protocol.messages import message_type_of
 
 __all__ = ["OK", "Conversation", "answer", "register"]
@@ -19,10 +19,10 @@ OK = "ok"
 
 
 def answer(call: Callable[..., object], *args: object, **keywords: object) -> str:
-    """What became of a call: ``ok``, ``duplicate``, the code of an Ack, or the status and code of a call that failed."""
+    """What became of a call: ``ok``, ``duplicate``, the code of a refusal, or the status and code of a call that failed."""
     try:
         reply = call(*args, **keywords)
-    except MacpAckError as refused:
+    except MacpRefusedError as refused:
         return refused.code
     except MacpTransportError as failed:
         return f"{failed.status} {failed.code}"

@@ -64,7 +64,30 @@ def test_a_failure_is_the_tests_own_and_shows_both_lanes(
     """)
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines([f"*{line}*" for line in told])
+    result.stdout.fnmatch_lines(["*the marbles differ (*.py:3)*", *(f"*{line}*" for line in told)])
+
+
+def test_a_failure_shows_who_said_what_and_where_it_was_expected(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_votes="""
+        from macp_rx.protocol.modes import decision
+        from macp_rx.testing import said
+
+        def test_it(marbles):
+            voices = {"v": said("alice", decision.vote("p1", "APPROVE")), "w": said("alice", decision.vote("p1", "REJECT"))}
+            source = marbles.hot("-v-|", voices)
+            marbles.expect(source).to_be("-v-|", voices)
+            marbles.expect(source).to_be("-w-|", voices)
+    """
+    )
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result.stdout.fnmatch_lines(
+        [
+            "*the marbles differ (test_votes.py:8)",
+            'at 1ms: expected Vote(proposal_id: "p1" vote: "REJECT") from alice at 1ms, '
+            'got Accepted(1, Vote(proposal_id: "p1" vote: "APPROVE") from alice) at 1ms',
+        ]
+    )
 
 
 def test_marbles_that_were_asked_for_by_name_run_too(pytester: pytest.Pytester) -> None:
@@ -108,9 +131,11 @@ def test_a_subscription_that_is_left_is_a_failure(pytester: pytest.Pytester) -> 
     [
         "time.time()",
         "time.monotonic()",
+        "time.perf_counter()",
         "time.sleep(0)",
         "uuid.uuid4()",
         "random.random()",
+        "random.sample([1], 1)",
         "threading.Thread(target=print).start()",
         "rx.timer(1).subscribe()",
     ],
@@ -189,6 +214,25 @@ def test_a_call_that_is_left_is_an_error(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*1 call(s) to the embedded runtime were left open*"])
+
+
+def test_a_task_that_is_left_is_an_error(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import asyncio
+        from macp_rx import AuthConfig, MacpClient
+
+        async def forgotten():
+            asyncio.current_task().set_name("forgotten")
+            await asyncio.Event().wait()
+
+        def test_it(macp_server):
+            with MacpClient(target=macp_server.target, secure=False, auth=AuthConfig.for_dev_agent("chair")) as client:
+                client.initialize()
+                asyncio.run_coroutine_threadsafe(forgotten(), client.clock.loop)
+    """)
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*left tasks behind: forgotten*"])
 
 
 def test_a_session_under_virtual_time(macp_runtime: Runtime) -> None:

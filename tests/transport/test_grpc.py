@@ -284,8 +284,7 @@ def test_pages_of_sessions_are_asked_for_only_as_they_are_read(real_server: Real
         transport.unary = counting  # type: ignore[method-assign]
         sessions = iter(client.list_sessions(page_size=50))
         next(sessions)
-        settled = threading.Event()
-        client.clock.schedule_relative(0.2, lambda _scheduler, _state: settled.set())
-        client.clock.wait(settled)
-        assert asked <= 8  # 256 unread sessions are enough; the server holds at least 600
+        for _ in range(20):
+            client.list_modes()
+        assert asked - 20 <= 8  # 256 unread sessions are enough; the server holds at least 600
         assert sum(1 for _ in sessions) >= 599

@@ -14,10 +14,10 @@ from macp.v1.core_pb2 import CommitmentPayload, CommitmentRef, ModeDescriptor, S
 from macp.v1.envelope_pb2 import SessionState
 
 from macp_rx import MacpClient, MacpTransportError
-from macp_rx.client import SEND
 from macp_rx.protocol.commitment import commitment_hash
 from macp_rx.protocol.messages import DECISION, HANDOFF, MULTI_ROUND, PROPOSAL, QUORUM, TASK
 from macp_rx.protocol.modes import decision, multi_round
+from macp_rx.streams.sending import SEND
 from tests.conftest import Connect, Recorder
 from tests.runtime.conversation import OK, Conversation, answer
 

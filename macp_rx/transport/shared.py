@@ -1,0 +1,123 @@
+"""What clients that share a transport share: the transport, who waits on it, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+from macp_rx.clock import Clock
+from macp_rx.errors import MacpClosedError
+from macp_rx.transport.base import Transport
+
+__all__ = ["SharedTransport"]
+
+
+class SharedTransport:
+    """One transport and its end, which leaves nobody waiting.
+
+    Args:
+        transport: what carries the calls.
+        release: called after the transport's end, once.
+    """
+
+    def __init__(self, transport: Transport, release: Callable[[], None]) -> None:
+        self.transport = transport
+        self._release = release
+        self._waiting: dict[object, Callable[[Exception], None]] = {}
+        self._lock = threading.Lock()
+        self._closing = False
+        self._closed = threading.Event()
+        self._after: list[Callable[[], None]] = []
+
+    @property
+    def clock(self) -> Clock:
+        """What everything on it runs on."""
+        return self.transport.clock
+
+    def waited_on(self, lose: Callable[[Exception], None]) -> Callable[[], None]:
+        """Registers somebody who waits for what a call on it says. Called on the clock's thread.
+
+        A close is silence for those who subscribed, as their own dispose is; who waits would wait for ever.
+
+        Args:
+            lose: hears MacpClosedError when it is closed.
+
+        Returns:
+            A function that takes it back.
+        """
+        key = object()
+        self._waiting[key] = lose
+
+        def forget() -> None:
+            self._waiting.pop(key, None)
+
+        return forget
+
+    def close(self) -> None:
+        """Closes it. Nothing is left on return, except on the clock's own thread, where it cannot wait."""
+        clock = self.clock
+        if clock.on_own_thread():
+            self._begin(self._release, _nothing)
+        else:
+            first = self._begin(_nothing, _nothing)
+            clock.wait(self._closed)
+            if first:
+                self._release()
+
+    async def aclose(self) -> None:
+        """The same without blocking the running loop; nothing is left afterwards."""
+        if not self.clock.runs_by_itself:  # nobody but us would let its time pass
+            self.close()
+            return
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+
+        def end() -> None:
+            loop.call_soon_threadsafe(ended.set_result, None)
+
+        first = self._begin(end, end)
+        await ended
+        if first:
+            self._release()
+
+    def _begin(self, then: Callable[[], None], otherwise: Callable[[], None]) -> bool:
+        """Starts closing, unless that was done before.
+
+        Args:
+            then: called at the end by the first close.
+            otherwise: called at the end by every other.
+
+        Returns:
+            Whether this was the first.
+        """
+        with self._lock:
+            first, self._closing = not self._closing, True
+            ended = self._closed.is_set()
+            if not ended:
+                self._after.append(then if first else otherwise)
+        if ended:
+            otherwise()
+        elif first:
+            try:
+                self.clock.run_soon(self._end)
+            except MacpClosedError:  # the loop was handed over and is closed: so is every call on it
+                self._ended()
+        return first
+
+    def _end(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for lose in waiting.values():
+            lose(MacpClosedError("the client was closed while this waited"))
+        self.transport.close(self._ended)
+
+    def _ended(self) -> None:
+        with self._lock:
+            self._closed.set()
+            after, self._after = self._after, []
+        for then in after:
+            then()
+
+
+def _nothing() -> None:
+    return None
