@@ -44,6 +44,11 @@ class Clock(PeriodicScheduler):
         return round(self.now.timestamp() * 1000)
 
     @property
+    @abstractmethod
+    def seconds(self) -> float:
+        """Seconds that pass evenly from no particular moment: for how long, where ``now`` is for when."""
+
+    @property
     def runs_by_itself(self) -> bool:
         """Whether time passes on its own; False where it passes only while somebody waits, as under virtual time."""
         return True
@@ -115,6 +120,11 @@ class LoopClock(Clock):
     def now(self) -> datetime:
         """Wall-clock time in UTC."""
         return datetime.now(UTC)
+
+    @property
+    def seconds(self) -> float:
+        """The loop's own time."""
+        return self.loop.time()
 
     def new_id(self) -> str:
         """A random UUIDv4."""
@@ -273,6 +283,11 @@ class VirtualClock(Clock):
     def time(self) -> int:
         """Microseconds since the start."""
         return self._time
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return self._time / MICROSECONDS
 
     @property
     def now(self) -> datetime:

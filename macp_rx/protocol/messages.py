@@ -111,12 +111,13 @@ class Accepted(Generic[P_co]):
     Attributes:
         sequence: 1-based position in the session's accepted history; the SessionStart is 1 (RFC-MACP-0006, 3.2).
         envelope: the wire's own message, as received.
+        kind: mode and message type, which decide the payload's class.
         live: it came after the stream had caught up; False for what was accepted before somebody listened, and for what a stream
             catches up on after it was lost.
     """
 
     # Not a dataclass: one is made per envelope, and a frozen dataclass's __init__ costs three times this one.
-    __slots__ = ("_kind", "_payload", "envelope", "live", "sequence")
+    __slots__ = ("_payload", "envelope", "kind", "live", "sequence")
 
     def __init__(
         self, sequence: int, envelope: Envelope, kind: tuple[str, str] | None = None, live: bool = False
@@ -125,16 +126,8 @@ class Accepted(Generic[P_co]):
         self.envelope: Envelope = envelope
         self.live: bool = live
         self._payload: Protobuf | None = None
-        self._kind = kind
-
-    @property
-    def kind(self) -> tuple[str, str]:
-        """Mode and message type, which decide the payload's class. Kept: each string read from a message costs 60 ns."""
-        kind = self._kind
-        if kind is None:
-            envelope = self.envelope
-            kind = self._kind = (envelope.mode, envelope.message_type)
-        return kind
+        # kept: each string read from a message costs 60 ns
+        self.kind: tuple[str, str] = kind or (envelope.mode, envelope.message_type)
 
     @property
     def payload(self) -> P_co:
@@ -147,7 +140,7 @@ class Accepted(Generic[P_co]):
         payload = self._payload
         if payload is None:
             envelope = self.envelope
-            cls = _BY_KIND.get(self._kind or self.kind) or _COMMON.get(envelope.message_type)
+            cls = _BY_KIND.get(self.kind) or _COMMON.get(envelope.message_type)
             if cls is None:
                 raise MacpSessionError(
                     f"no payload class is known for {envelope.message_type!r} in mode {envelope.mode!r}; "
@@ -165,7 +158,7 @@ class Accepted(Generic[P_co]):
         """The same for somebody who listens only since later: not ``live``."""
         if not self.live:
             return self
-        other: Accepted[P_co] = Accepted(self.sequence, self.envelope, self._kind)
+        other: Accepted[P_co] = Accepted(self.sequence, self.envelope, self.kind)
         other._payload = self._payload
         return other
 

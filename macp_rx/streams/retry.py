@@ -55,7 +55,7 @@ class Backoff:
 
     def next(self) -> float | None:
         """Seconds to wait before the next try; None if it is time to give up."""
-        now = self._clock.now.timestamp()
+        now = self._clock.seconds
         if not self.attempts:
             self._since = now
         left = self._since + self._policy.give_up_after - now

@@ -114,7 +114,7 @@ class _Send:
         self._request = request
         self._receiver = receiver
         self._auth = auth
-        self._deadline = None if timeout is None else transport.clock.now.timestamp() + timeout
+        self._deadline = None if timeout is None else transport.clock.seconds + timeout
         self._retry = retry
         self._backoff: Backoff | None = None
         self._cancel: Callable[[], None] = _nothing
@@ -131,16 +131,11 @@ class _Send:
             self.done()
 
     def _try(self) -> None:
+        left = None if self._deadline is None else max(0.001, self._deadline - self._transport.clock.seconds)
         try:
-            self._cancel = self._transport.unary(SEND, self._request, self, auth=self._auth, timeout=self._left())
+            self._cancel = self._transport.unary(SEND, self._request, self, auth=self._auth, timeout=left)
         except MacpClosedError as error:
             self._fail(error)
-
-    def _left(self) -> float | None:
-        """Seconds until the deadline."""
-        if self._deadline is None:
-            return None
-        return max(0.001, self._deadline - self._transport.clock.now.timestamp())
 
     def on_next(self, value: core_pb2.SendResponse, /) -> None:
         ack = value.ack
@@ -171,8 +166,7 @@ class _Send:
             return False
         if isinstance(error, MacpAckError) and error.code == "RATE_LIMITED":
             delay += RATE_WAIT
-        left = self._left() if self._deadline is not None else None
-        if left is not None and delay >= left:
+        if self._deadline is not None and clock.seconds + delay >= self._deadline:
             return False
         self._cancel = clock.run_later(delay, self._try).dispose
         return True
