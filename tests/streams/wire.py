@@ -12,7 +12,7 @@ from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import Ack, MACPError
 from reactivex.disposable import Disposable
 
-from macp_rx import MacpClient, MacpTimeoutError, MacpTransportError, Runtime
+from macp_rx import MacpClient, MacpClosedError, MacpTimeoutError, MacpTransportError, Runtime
 from macp_rx.clock import Clock
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call, Method, Receiver
@@ -77,7 +77,7 @@ class Wire:
 
     def __init__(self, runtime: Runtime) -> None:
         self.reached: bool = True
-        self.tells_ends: bool = True
+        self.in_process: bool = True
         self.calls: list[Made] = []
         self.down: MacpTransportError | None = None
         """While set, new calls fail with it, and patient ones wait."""
@@ -86,6 +86,7 @@ class Wire:
         self._through = runtime.connect()
         self._faults: dict[str, deque[Fault]] = {}
         self._streams: dict[_Stream, None] = {}
+        self._closed = False
 
     @property
     def clock(self) -> Clock:
@@ -143,6 +144,7 @@ class Wire:
         auth: AuthConfig | None,
         timeout: float | None,
     ) -> Callable[[], None]:
+        self._check_open()
         rpc = self._note(method, [request]).rpc
         fault = self._fault(rpc)
         answer = _Answer(rpc, receiver, self.rewrite, fault.error if fault.lost else None)
@@ -179,6 +181,7 @@ class Wire:
         on_sent: Callable[[], None] | None = None,
         patient: bool = False,
     ) -> Call[Any]:
+        self._check_open()
         made = self._note(method, list(requests), patient)
         through = lambda frames, receiver: self._through.stream(  # noqa: E731
             method, frames, receiver, auth=auth, on_sent=on_sent or _nothing
@@ -189,11 +192,16 @@ class Wire:
         return stream
 
     def close(self, on_closed: Callable[[], None]) -> None:
+        self._closed = True
         for stream in tuple(self._streams):
             stream.cancel()
         self._through.close(on_closed)
 
     # Within.
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise MacpClosedError("the wire is closed")
 
     def soon(self, action: Callable[[], object], seconds: float = 0) -> Callable[[], None]:
         """On the clock, and never inside the call; returns what prevents it."""
