@@ -45,7 +45,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--chaos-seed", action="append", type=int, metavar="N", help="where the chaos strikes (default 1)")
     parser.addoption("--chaos-points", type=int, default=200, metavar="N", help="how often the chaos strikes")
-    parser.addoption("--outage", action="append", type=float, metavar="SECONDS", help="how long the server is away (1, 10)")
+    parser.addoption(
+        "--outage", action="append", type=float, metavar="SECONDS", help="how long the server is away (1, 10)"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

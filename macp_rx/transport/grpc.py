@@ -41,7 +41,10 @@ DEFAULT_OPTIONS: Final[ChannelOptions] = (
     ("grpc.min_reconnect_backoff_ms", 2000),  # how long one attempt to connect may take; the default is 20 s
     # a peer that is gone without a word is found out by a ping; the reference runtime takes any number of them
     ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),  # without effect in grpc's core, which waits for its ping timeout (grpc#39239):
+    (
+        "grpc.keepalive_timeout_ms",
+        10_000,
+    ),  # without effect in grpc's core, which waits for its ping timeout (grpc#39239):
     ("grpc.http2.ping_timeout_ms", 10_000),  # 60 s by default
     ("grpc.http2.max_pings_without_data", 0),  # no limit; by default an idle stream is pinged twice and never again
 )

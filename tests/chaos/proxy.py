@@ -18,10 +18,10 @@ AT_ONCE = struct.pack("ii", 1, 0)
 
 
 class Link:
-    """One connection of a client, and the one to the server that belongs to it."""
+    """One connection of a client, and then the one to the server that belongs to it."""
 
-    def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
-        self.ends = (client, server)
+    def __init__(self, client: asyncio.StreamWriter) -> None:
+        self.ends = [client]
         self.silent = False
 
     def close(self, *, reset: bool) -> None:
@@ -44,7 +44,7 @@ class Proxy:
         self._upstream = host, int(port)
         self._links: list[Link] = []
         self._changed = threading.Condition()
-        self._pumps: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._listening: asyncio.Server | None = None
         self._port = 0
         self._delay = 0.0
@@ -122,24 +122,28 @@ class Proxy:
 
     async def _listen(self) -> None:
         if self._listening is None:
-            self._listening = await asyncio.start_server(self._linked, "127.0.0.1", self._port)
+            self._listening = await asyncio.start_server(self._connected, "127.0.0.1", self._port)
             self._port = self._listening.sockets[0].getsockname()[1]
 
-    async def _linked(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._keep(self._loop.create_task(self._link(reader, writer)))
+
+    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        link = Link(writer)
+        self._count(lambda: self._links.append(link))
         try:
             answers, server = await asyncio.open_connection(*self._upstream)
-        except OSError:  # the server is down: the client sees its connection closed
-            writer.transport.abort()
-            return
-        link = Link(writer, server)
-        self._count(lambda: self._links.append(link))
-        pumps = [
-            self._keep(self._loop.create_task(self._pump(link, reader, server))),
-            self._keep(self._loop.create_task(self._pump(link, answers, writer))),
-        ]
-        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        link.close(reset=False)
-        self._count(lambda: self._links.remove(link))
+            link.ends.append(server)
+            pumps = [
+                self._keep(self._loop.create_task(self._pump(link, reader, server))),
+                self._keep(self._loop.create_task(self._pump(link, answers, writer))),
+            ]
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        except OSError:
+            pass  # the server is down: the client sees its connection closed
+        finally:
+            link.close(reset=False)
+            self._count(lambda: self._links.remove(link))
 
     def _count(self, change: Callable[[], None]) -> None:
         with self._changed:
@@ -157,8 +161,8 @@ class Proxy:
                     await writer.drain()
 
     def _keep(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
-        self._pumps.add(task)
-        task.add_done_callback(self._pumps.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return task
 
     def _soon(self, action: Callable[[], object]) -> None:
@@ -173,12 +177,12 @@ class Proxy:
         async def end() -> None:
             if self._listening is not None:
                 self._listening.close()
-            left = asyncio.all_tasks() - {asyncio.current_task()}
             for link in self._links:
                 link.close(reset=False)
-            for task in left:
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.sleep(0)  # what was aborted closes its socket in the next turn of the loop
 
         self._run(end())
         self._loop.call_soon_threadsafe(self._loop.stop)
