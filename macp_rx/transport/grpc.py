@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from time import monotonic
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 import grpc
@@ -15,7 +16,7 @@ from google.protobuf.message import Message as Protobuf
 from macp_rx.clock import LoopClock
 from macp_rx.errors import MacpClosedError, MacpTimeoutError, MacpTransportError
 from macp_rx.transport.auth import AuthConfig, TokenProvider
-from macp_rx.transport.base import Call, Method, Receiver, reply_to
+from macp_rx.transport.base import BLOCKED, Call, Method, Receiver, reply_to, report_blocked
 
 __all__ = ["ChannelOptions", "GrpcCall", "GrpcTransport", "ResponseStream"]
 
@@ -40,7 +41,7 @@ DEFAULT_OPTIONS: Final[ChannelOptions] = (
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.min_reconnect_backoff_ms", 2000),  # how long one attempt to connect may take; the default is 20 s
     # a peer that is gone without a word is found out by a ping; the reference runtime takes any number of them
-    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_time_ms", 10_000),
     (
         "grpc.keepalive_timeout_ms",
         10_000,
@@ -93,8 +94,8 @@ class GrpcTransport:
         self._closed = False
 
     @property
-    def tells_ends(self) -> bool:
-        """Not the reference runtime: it sweeps once a minute."""
+    def in_process(self) -> bool:
+        """It is at the other end of a network."""
         return False
 
     def unary(
@@ -356,7 +357,10 @@ class GrpcCall(Generic[Req, T]):
             # one response is read only after the one before was taken, so a consumer that makes us wait makes HTTP/2
             # flow control hold the server back
             async for response in self._call:
+                began = monotonic()
                 on_next(response)
+                if (took := monotonic() - began) > BLOCKED:
+                    report_blocked(took)
                 if self._resumed is not None:
                     await self._resumed
         except asyncio.CancelledError:
