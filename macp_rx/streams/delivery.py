@@ -11,8 +11,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 
 from macp_rx.errors import MacpOverflowError, MacpSessionError
-from macp_rx.streams.source import on_demand
-from macp_rx.streams.stream import OVERFLOW_FACTOR, Demand, Stream
+from macp_rx.streams.stream import OVERFLOW_FACTOR, Demand, Stream, on_demand
 
 __all__ = ["BUFFER", "Delivery", "Overflow"]
 

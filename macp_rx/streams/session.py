@@ -19,10 +19,11 @@ from reactivex.disposable import Disposable, SerialDisposable
 
 from macp_rx.errors import MacpClosedError, MacpGapError, MacpSessionError, MacpStreamError, MacpTransportError
 from macp_rx.protocol.messages import Accepted
+from macp_rx.streams.delivery import BUFFER, Delivery
 from macp_rx.streams.ends import Ends
 from macp_rx.streams.retry import Backoff, RetryPolicy, is_transient
-from macp_rx.streams.source import on_demand, waited_on
-from macp_rx.streams.stream import Stream, running
+from macp_rx.streams.source import waited_on
+from macp_rx.streams.stream import Stream, on_demand, running
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call, Transport, method
 from macp_rx.transport.shared import SharedTransport
@@ -89,6 +90,12 @@ class SessionStream(Stream[Accepted]):
     def __init__(self, source: Observable[Accepted], transport: Transport, status: _Statuses) -> None:
         super().__init__(source, transport.clock, can_wait=True)
         self._status = status
+        self._transport = transport
+
+    def delivered_on(self, scheduler: abc.SchedulerBase, buffer: int = BUFFER) -> SessionStream:
+        """The same stream, delivered on a scheduler through a bounded buffer: while it is full, the call waits."""
+        delivered = Delivery(scheduler, buffer=buffer)(self)
+        return SessionStream(delivered, self._transport, self._status).of(self)
 
     @property
     def status(self) -> Stream[Status]:

@@ -11,8 +11,8 @@ from reactivex.disposable import SerialDisposable
 
 from macp_rx.clock import Clock
 from macp_rx.protocol.messages import Accepted
-from macp_rx.streams.source import on_demand, waited_on
-from macp_rx.streams.stream import Demand, Stream, running
+from macp_rx.streams.source import waited_on
+from macp_rx.streams.stream import Demand, Stream, on_demand, running
 from macp_rx.transport.shared import SharedTransport
 
 __all__ = ["WINDOW", "Shared"]

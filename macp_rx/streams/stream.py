@@ -18,7 +18,7 @@ from macp_rx.clock import Clock
 from macp_rx.errors import MacpClosedError, MacpOverflowError, MacpTimeoutError
 from macp_rx.transport.base import SUBSCRIBER, Receiver
 
-__all__ = ["Demand", "Pausable", "Pull", "Stream", "running", "stream"]
+__all__ = ["OVERFLOW_FACTOR", "Demand", "Pausable", "Pull", "Stream", "on_demand", "running", "stream"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -389,6 +389,24 @@ class Demand(Clock):
     ) -> abc.DisposableBase:
         """As the clock."""
         return self._clock.schedule_absolute(duetime, action, state)
+
+
+class _Cancellable(Pausable, Protocol):
+    def cancel(self) -> None: ...
+
+
+def on_demand(call: _Cancellable, scheduler: abc.SchedulerBase | None) -> Callable[[], None]:
+    """Lets a call follow the demand that its subscription carries, if it carries one; returns what cancels the call."""
+    if not isinstance(scheduler, Demand):
+        return call.cancel
+    demand = scheduler
+    demand.add(call)
+
+    def cancel() -> None:
+        demand.remove(call)
+        call.cancel()
+
+    return cancel
 
 
 class Pull(abc.ObserverBase[T]):
