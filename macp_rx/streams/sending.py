@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import Ack
 
 from macp_rx.clock import Clock
-from macp_rx.errors import MacpAckError, MacpClosedError, MacpOverflowError, MacpTransportError
+from macp_rx.errors import MacpAckError, MacpClosedError, MacpOverflowError, MacpTimeoutError, MacpTransportError
 from macp_rx.streams.retry import Backoff, RetryPolicy, is_transient
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Receiver, Transport, method
@@ -73,15 +74,18 @@ class Outbox:
         line.append(send)
 
         def done() -> None:
+            was_first = line[0] is send
             line.remove(send)
-            if line:
+            if not line:
+                del self._lines[key]
+            elif was_first:
                 line[0].start()
-            else:
-                self._lines.pop(key, None)
 
         send.done = done
         if line[0] is send:
             send.start()
+        else:
+            send.wait()
         return send.cancel
 
 
@@ -121,7 +125,14 @@ class _Send:
         self._over = False
         self.done: Callable[[], None] = _nothing
 
+    def wait(self) -> None:
+        """Waits for those before; its deadline may pass meanwhile."""
+        if self._deadline is not None:
+            clock = self._transport.clock
+            self._cancel = clock.run_later(self._deadline - clock.seconds, self._overdue).dispose
+
     def start(self) -> None:
+        self._cancel()
         self._try()
 
     def cancel(self) -> None:
@@ -135,7 +146,11 @@ class _Send:
         try:
             self._cancel = self._transport.unary(SEND, self._request, self, auth=self._auth, timeout=left)
         except MacpClosedError as error:
-            self._fail(error)
+            # not from here: all who wait behind it would hear it one inside the other, deeper than Python's stack
+            self._cancel = self._transport.clock.run_later(0, partial(self._fail, error)).dispose
+
+    def _overdue(self) -> None:
+        self._fail(MacpTimeoutError("the messages before it were not answered in time", method=SEND.path))
 
     def on_next(self, value: core_pb2.SendResponse, /) -> None:
         ack = value.ack
@@ -147,7 +162,9 @@ class _Send:
             self._fail(error)
 
     def on_error(self, error: Exception, /) -> None:
-        if not self._try_again(error):
+        if self._over:  # raised by the subscriber when it heard the Ack: its own error
+            self._receiver.on_error(error)
+        elif not self._try_again(error):
             self._fail(error)
 
     def on_completed(self) -> None:
