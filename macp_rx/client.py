@@ -38,6 +38,7 @@ from macp_rx.transport.base import Method, Receiver, Transport, method
 from macp_rx.transport.grpc import ChannelOptions, GrpcTransport
 from macp_rx.transport.loop import LoopLease
 from macp_rx.transport.shared import SharedTransport
+from macp_rx.transport.telemetry import OFF, ConnectionTelemetry, Telemetry
 
 if TYPE_CHECKING:
     from reactivex.scheduler.eventloop import AsyncIOScheduler
@@ -91,9 +92,15 @@ WATCH_POLICIES: Final = method("WatchPolicies", policy_pb2.WatchPoliciesRequest,
 class _Connection(SharedTransport):
     """What clients that share a connection share: the transport, the order of sends, and what learns of sessions' ends."""
 
-    def __init__(self, transport: Transport, release: Callable[[], None], retry: RetryPolicy | None) -> None:
-        super().__init__(transport, release)
-        self.outbox: Outbox = Outbox(transport, retry)
+    def __init__(
+        self,
+        transport: Transport,
+        release: Callable[[], None],
+        retry: RetryPolicy | None,
+        telemetry: ConnectionTelemetry,
+    ) -> None:
+        super().__init__(transport, release, telemetry)
+        self.outbox: Outbox = Outbox(transport, retry, telemetry)
         self._ends: dict[AuthConfig | None, Ends] = {}
 
     def ends(self, auth: AuthConfig | None) -> Ends:
@@ -575,6 +582,7 @@ class MacpClient(_Calls, Blocking):
         scheduler: live on this running loop instead of the shared I/O thread.
         options: gRPC channel options, such as ``[("grpc.http2.bdp_probe", 0)]``.
         retry: how a send is tried again under its message id; None does not.
+        telemetry: what sends and session streams report to, such as `macp_rx.opentelemetry.OpenTelemetry`.
 
     Raises:
         MacpSessionError: a target or certificates that can never work.
@@ -593,7 +601,9 @@ class MacpClient(_Calls, Blocking):
         scheduler: AsyncIOScheduler | LoopClock | None = None,
         options: ChannelOptions = (),
         retry: RetryPolicy | None = SEND_RETRY,
+        telemetry: Telemetry = OFF,
     ) -> None:
+        _check(telemetry)
         if not isinstance(target, str) or not target.strip() or target.startswith(("http://", "https://")):
             raise MacpSessionError(f"a target is 'host:port', such as '127.0.0.1:50051', not {target!r}")
         credentials = None
@@ -607,8 +617,9 @@ class MacpClient(_Calls, Blocking):
             clock, release = lease.clock, lease.release
         else:
             clock = loop_clock(scheduler)
-        transport = GrpcTransport(target, clock=clock, credentials=credentials, options=options)
-        super().__init__(_Connection(transport, release, retry), auth, default_timeout)
+        watching = telemetry.connection(target, clock)
+        transport = GrpcTransport(target, clock=clock, credentials=credentials, options=options, trace=watching.trace)
+        super().__init__(_Connection(transport, release, retry, watching), auth, default_timeout)
         self.target = target
 
     @classmethod
@@ -619,6 +630,7 @@ class MacpClient(_Calls, Blocking):
         runtime: Runtime | None = None,
         default_timeout: float | None = DEFAULT_TIMEOUT,
         retry: RetryPolicy | None = SEND_RETRY,
+        telemetry: Telemetry = OFF,
     ) -> Self:
         """A client of a runtime in this process: no server, no socket.
 
@@ -627,15 +639,18 @@ class MacpClient(_Calls, Blocking):
             runtime: which runtime; without one the client makes its own and closes it with itself.
             default_timeout: seconds a unary call may take.
             retry: how a send is tried again under its message id; None does not.
+            telemetry: what sends and session streams report to.
         """
         from macp_rx.runtime import Runtime  # a third of what the package is to import, and many need only a client
 
+        _check(telemetry)
         release = _nothing
         if runtime is None:
             runtime = Runtime()
             release = runtime.close
         client = cls.__new__(cls)
-        connection = _Connection(runtime.connect(), release, retry)
+        watching = telemetry.connection("embedded", runtime.clock)
+        connection = _Connection(runtime.connect(), release, retry, watching)
         _Calls.__init__(client, connection, AuthConfig.for_dev_agent(agent), default_timeout)
         client.target = "embedded"
         return client
@@ -690,6 +705,11 @@ class MacpClient(_Calls, Blocking):
 
     def __repr__(self) -> str:
         return f"MacpClient({self.target!r}, {self.auth.sender if self.auth else 'nobody'!r})"
+
+
+def _check(telemetry: object) -> None:
+    if not isinstance(telemetry, Telemetry) or isinstance(telemetry, type):
+        raise MacpSessionError(f"telemetry is an object such as OpenTelemetry(), not {telemetry!r}")
 
 
 def _tls(root: bytes | None, key: bytes | None, chain: bytes | None) -> grpc.ChannelCredentials:

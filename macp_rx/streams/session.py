@@ -7,6 +7,7 @@ server has said all it holds.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -26,6 +27,7 @@ from macp_rx.streams.stream import Stream, running
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call, Transport, method
 from macp_rx.transport.shared import SharedTransport
+from macp_rx.transport.telemetry import CallTelemetry
 
 __all__ = [
     "RECONNECT",
@@ -38,6 +40,8 @@ __all__ = [
     "session_events",
     "subscribe_frame",
 ]
+
+_log = logging.getLogger("macp_rx.streams")
 
 STREAM_SESSION: Final = method("StreamSession", core_pb2.StreamSessionRequest, core_pb2.StreamSessionResponse)
 
@@ -114,9 +118,9 @@ class _Statuses:
 
         return Disposable(leave)
 
-    def tell(self, connection: Connection, sequence: int, error: Exception | None = None, missing: int = 0) -> None:
+    def tell(self, status: Status) -> None:
         for observer in self._observers:
-            observer.on_next(Status(connection, sequence, error, missing))
+            observer.on_next(status)
 
 
 # The protocol has no word for the end of a replay. But frames are taken in order, and what answers one comes behind what was said
@@ -211,7 +215,8 @@ class _Reading:
             observer: abc.ObserverBase[Accepted], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
             def start() -> Callable[[], None]:
-                following = _Following(self, observer, statuses.tell)
+                telemetry = self.shared.telemetry.stream(self.session_id, self.after)
+                following = _Following(self, observer, statuses, telemetry)
                 following.start()
                 return waited_on(self.shared, on_demand(following, scheduler), scheduler)
 
@@ -231,6 +236,7 @@ class _Following:
         "_backoff",
         "_call",
         "_connected",
+        "_down",
         "_ending",
         "_finite",
         "_kinds",
@@ -243,21 +249,29 @@ class _Following:
         "_seen",
         "_seen_before",
         "_sequence",
-        "_tell",
+        "_statuses",
+        "_telemetry",
         "_timer",
         "_unfollow",
         "_waits_until",
     )
 
-    def __init__(self, reading: _Reading, observer: abc.ObserverBase[Accepted], tell: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        reading: _Reading,
+        observer: abc.ObserverBase[Accepted],
+        statuses: _Statuses,
+        telemetry: CallTelemetry,
+    ) -> None:
         self._reading = reading
         self._observer = observer
-        self._next = observer.on_next
-        self._tell = tell
+        self._next = telemetry.delivering(observer.on_next)
+        self._statuses = statuses
+        self._telemetry = telemetry
         self._sequence = reading.after
         self._finite = reading.ends is None
         self._ending = self._finite
-        self._connected = self._live = self._paused = self._over = False
+        self._connected = self._live = self._paused = self._down = self._over = False
         # a session has one mode, so its kinds are few: made once, not per item
         self._kinds: dict[str, tuple[str, str]] = {}
         # two generations: forgetting one id at a time costs as much as the rest of the look (120 ns, measured)
@@ -279,6 +293,7 @@ class _Following:
 
     def cancel(self) -> None:
         self._over = True
+        self._telemetry.cancelled()
         if self._timer is not None:
             self._timer.dispose()
         if self._unfollow is not None:
@@ -307,7 +322,9 @@ class _Following:
             frames.append(_MARK)
         self._connected = False
         try:
-            call = reading.transport.stream(STREAM_SESSION, frames, self, auth=reading.auth, patient=patient)
+            call = reading.transport.stream(
+                STREAM_SESSION, frames, self, auth=reading.auth, patient=patient, trace=self._telemetry.trace()
+            )
         except MacpClosedError as error:
             self._fail(error)
             return
@@ -344,13 +361,13 @@ class _Following:
     def _reached(self) -> None:
         self._connected = self._reading.transport.reached = True
         self._backoff = None
-        self._tell(Connection.CONNECTED, self._sequence)
+        self._tell(Connection.CONNECTED)
 
     def _answered(self, response: core_pb2.StreamSessionResponse) -> None:
         """An inline error: the answer to our mark, or the subscription's refusal, after which the server leaves the call open."""
         if response.error.message_id == _CAUGHT_UP:
             self._live = True
-            self._tell(Connection.CAUGHT_UP, self._sequence)
+            self._tell(Connection.CAUGHT_UP)
             self._follow_end()
         else:
             self._fail(MacpStreamError(response.error))
@@ -381,6 +398,22 @@ class _Following:
         else:
             self._lost(None)  # the server has ended the call, and the session has not ended
 
+    def _tell(self, connection: Connection, error: Exception | None = None, **details: int) -> None:
+        sequence = self._sequence
+        self._statuses.tell(Status(connection, sequence, error, **details))
+        self._telemetry.happened(connection.value, error, sequence=sequence, **details)
+        where = self._reading.session_id, sequence
+        if connection is Connection.LOST:
+            self._down = True
+            _log.warning(
+                "session %s: connection lost behind sequence %d: %s", *where, error or "the server ended the call"
+            )
+        elif connection is Connection.GAP:
+            _log.warning("session %s: up to sequence %d the server has forgotten %d envelopes", *where, missing)
+        elif connection is Connection.CONNECTED and self._down:
+            self._down = False
+            _log.info("session %s: connected again behind sequence %d", *where)
+
     # Its ends.
 
     def _lost(self, error: MacpTransportError | None) -> None:
@@ -389,7 +422,7 @@ class _Following:
             if not self._reading.transport.reached and error is not None:
                 self._fail(error)  # nobody has ever answered there: more likely a wrong address than an outage
                 return
-            self._tell(Connection.LOST, self._sequence, error)
+            self._tell(Connection.LOST, error)
             self._backoff = Backoff(self._reading.retry, self._reading.transport.clock)
         self._live = False
         self._try_again(error)
@@ -404,7 +437,7 @@ class _Following:
         self._later(delay, self._reconnect)
 
     def _reconnect(self) -> None:
-        self._tell(Connection.RECONNECTING, self._sequence)
+        self._tell(Connection.RECONNECTING)
         self._open(patient=True)
         if not self._over:
             self._later(self._reading.retry.give_up_after, self._give_up)
@@ -434,7 +467,7 @@ class _Following:
             return
         missing = lowest - self._sequence
         self._sequence = lowest
-        self._tell(Connection.GAP, lowest, error, missing)
+        self._tell(Connection.GAP, error, missing=missing)
         self._open(patient=True)
 
     def _session_ended(self, metadata: core_pb2.SessionMetadata | None) -> None:
@@ -454,10 +487,16 @@ class _Following:
 
     def _complete(self) -> None:
         if not self._over:
+            self._telemetry.ended()
             self.cancel()
             self._observer.on_completed()
 
     def _fail(self, error: Exception) -> None:
         if not self._over:
+            if self._down:
+                _log.warning(
+                    "session %s: given up behind sequence %d: %s", self._reading.session_id, self._sequence, error
+                )
+            self._telemetry.ended(error)
             self.cancel()
             self._observer.on_error(error)

@@ -55,7 +55,7 @@ def watch(
 def waited_on(
     shared: SharedTransport, cancel: Callable[[], None], scheduler: abc.SchedulerBase | None
 ) -> Callable[[], None]:
-    """Lets whoever waits for a call, if its subscription carries one, hear of the connection's close.
+    """Lets whoever waits for a call, if its subscription carries one, hear of the connection's close, and its buffer be seen.
 
     Returns:
         What cancels the call, and forgets them.
@@ -63,9 +63,11 @@ def waited_on(
     if not isinstance(scheduler, Demand):
         return cancel
     forget = shared.waited_on(scheduler.lose)
+    unwatch = _nothing if scheduler.buffer is None else shared.telemetry.buffer(scheduler.buffer)
 
     def leave() -> None:
         forget()
+        unwatch()
         cancel()
 
     return leave
@@ -116,6 +118,10 @@ def rpc_stream(open_call: Callable[[], ResponseStream[T]], *, scheduler: AsyncIO
         return running(clock, start, observer)
 
     return Stream(Observable(subscribe), clock)
+
+
+def _nothing() -> None:
+    return None
 
 
 _live: set[asyncio.Task[None]] = set()  # a loop keeps only weak references to its tasks

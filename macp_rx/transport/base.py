@@ -16,13 +16,16 @@ from macp.v1 import core_pb2
 from macp_rx.clock import Clock
 from macp_rx.transport.auth import AuthConfig
 
-__all__ = ["Call", "Method", "Receiver", "Transport", "method", "reply_to"]
+__all__ = ["Call", "Metadata", "Method", "Receiver", "Transport", "method", "reply_to"]
 
 Req = TypeVar("Req", bound=Protobuf)
 Res = TypeVar("Res", bound=Protobuf)
 Req_contra = TypeVar("Req_contra", bound=Protobuf, contravariant=True)
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
+
+Metadata = tuple[tuple[str, str], ...]
+"""What goes with a call beside its messages: keys in lower case, and printable ASCII."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +106,17 @@ class Transport(Protocol):
         *,
         auth: AuthConfig | None,
         timeout: float | None,
+        trace: Metadata | None = None,
     ) -> Callable[[], None]:
         """Starts a unary call; the receiver hears one response, then completion, or an error.
+
+        Args:
+            method: which RPC.
+            request: its request.
+            receiver: hears how it went.
+            auth: who is calling.
+            timeout: seconds until it fails; None waits without limit.
+            trace: says to which trace the call belongs; None for the one that the caller's present work belongs to.
 
         Returns:
             A function that cancels it; harmless after its end.
@@ -120,12 +132,14 @@ class Transport(Protocol):
         auth: AuthConfig | None,
         on_sent: Callable[[], None] = ...,
         patient: bool = False,
+        trace: Metadata | None = None,
     ) -> Call[Req]:
         """Starts a streaming call and sends ``requests`` first; a server-streaming call takes exactly one.
 
         Args:
             on_sent: called each time a request has been handed to flow control.
             patient: wait for a server that cannot be reached now, instead of failing.
+            trace: as for a unary call.
         """
         ...
 

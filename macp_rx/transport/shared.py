@@ -9,6 +9,7 @@ from collections.abc import Callable
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpClosedError
 from macp_rx.transport.base import Transport
+from macp_rx.transport.telemetry import OFF, ConnectionTelemetry
 
 __all__ = ["SharedTransport"]
 
@@ -19,10 +20,12 @@ class SharedTransport:
     Args:
         transport: what carries the calls.
         release: called after the transport's end, once.
+        telemetry: what its calls report to.
     """
 
-    def __init__(self, transport: Transport, release: Callable[[], None]) -> None:
+    def __init__(self, transport: Transport, release: Callable[[], None], telemetry: ConnectionTelemetry = OFF) -> None:
         self.transport = transport
+        self.telemetry = telemetry
         self._release = release
         self._waiting: dict[object, Callable[[Exception], None]] = {}
         self._lock = threading.Lock()
@@ -109,6 +112,7 @@ class SharedTransport:
         waiting, self._waiting = self._waiting, {}
         for lose in waiting.values():
             lose(MacpClosedError("the client was closed while this waited"))
+        self.telemetry.closed()
         self.transport.close(self._ended)
 
     def _ended(self) -> None:
