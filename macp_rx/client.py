@@ -37,7 +37,7 @@ from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method, Receiver, Transport, method
 from macp_rx.transport.grpc import ChannelOptions, GrpcTransport
 from macp_rx.transport.loop import LoopLease
-from macp_rx.transport.shared import SharedTransport
+from macp_rx.transport.shared import SharedTransport, Subscription
 from macp_rx.transport.telemetry import OFF, ConnectionTelemetry, Telemetry
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class _Calls:
         return self._connection.clock
 
     def _ask(self, rpc: Method[Req, Res], request: Req, timeout: float | None, unwrap: Callable[[Res], T]) -> Stream[T]:
-        return ask(self._connection, rpc, request, unwrap, auth=self.auth, timeout=self._within(timeout))
+        return ask(self._connection, rpc, request, unwrap, auth=self.auth, timeout=self._within(timeout)).of(self)
 
     def _within(self, timeout: float | None) -> float | None:
         return self.default_timeout if timeout is None else timeout
@@ -134,13 +134,13 @@ class _Calls:
         def start(receiver: Receiver[Ack]) -> Callable[[], None]:
             return outbox.send(request, receiver, auth=auth, timeout=within)
 
-        return Reply(self._connection, start)
+        return Reply(self._connection, start).of(self)
 
     def _rpc(self, rpc: Method[Req, Res], request: Req, timeout: float | None) -> Stream[Res]:
         return self._ask(rpc, request, timeout, _as_it_is)
 
     def _watch(self, rpc: Method[Req, Res], request: Req, timeout: float | None) -> Stream[Res]:
-        return watch(self._connection, rpc, request, auth=self.auth, timeout=timeout)
+        return watch(self._connection, rpc, request, auth=self.auth, timeout=timeout).of(self)
 
     # Handshake and discovery
 
@@ -335,19 +335,23 @@ class _Calls:
             wait=wait,
             on_gap=on_gap,
             retry=retry,
-        )
+        ).of(self)
 
     def shared_events(self, session_id: str, *, wait: float = 0) -> Shared:
         """The same stream for any number of subscribers, who share one call; see `session_events` for the arguments."""
         validate_session_id(session_id)
+        connection, auth = (
+            self._connection,
+            self.auth,
+        )  # and not the client: what runs must not keep it from being collected
 
         def live(after: int) -> Stream[Accepted]:
-            return self.session_events(session_id, after, wait=wait)
+            return session_events(connection, session_id, after, auth=auth, ends=connection.ends(auth), wait=wait)
 
-        def history(after: int) -> Stream[Accepted]:
-            return self.history(session_id, after)
+        def catch_up(after: int) -> Stream[Accepted]:
+            return history(connection, session_id, after, auth=auth)
 
-        return Shared(self._connection, live, history)
+        return Shared(connection, live, catch_up)
 
     def outcome(self, session_id: str, events: Stream[Accepted] | None = None) -> Stream[Outcome]:
         """How a session ends: one value, when it has ended.
@@ -357,12 +361,13 @@ class _Calls:
             events: its stream, where there is one already.
         """
         events = self.session_events(session_id) if events is None else events
-        return outcome(self._connection, session_id, events, auth=self.auth, timeout=self.default_timeout)
+        within = self.default_timeout
+        return outcome(self._connection, session_id, events, auth=self.auth, timeout=within).of(self)
 
     def history(self, session_id: str, after_sequence: int = 0) -> SessionStream:
         """What a session has accepted by now, and then completion. Arguments and errors as `session_events`."""
         validate_session_id(session_id)
-        return history(self._connection, session_id, after_sequence, auth=self.auth)
+        return history(self._connection, session_id, after_sequence, auth=self.auth).of(self)
 
     # Sessions
 
@@ -415,7 +420,7 @@ class _Calls:
             pages.ask("")
             return pages
 
-        return Stream(Observable(subscribe), self.clock)
+        return Stream(Observable(subscribe), self.clock, can_wait=True).of(self)
 
     def _page(self, page_size: int, token: str, timeout: float | None) -> Stream[core_pb2.ListSessionsResponse]:
         request = core_pb2.ListSessionsRequest(page_size=page_size, page_token=token)
@@ -563,13 +568,22 @@ class _Pages(abc.DisposableBase):
 
 
 class RxClient(_Calls, Reactive):
-    """``client.rx``: every call as a cold, awaitable Stream of one reply."""
+    """``client.rx``: every call as a cold, awaitable Stream of one reply.
+
+    Args:
+        client: whose calls.
+    """
+
+    def __init__(self, client: MacpClient) -> None:
+        super().__init__(client._connection, client.auth, client.default_timeout)
+        self._client = client  # which is not to be collected meanwhile
 
 
 class MacpClient(_Calls, Blocking):
     """A connection to a runtime. Calls block and return the reply; the same calls under ``rx`` are Observables.
 
-    Connects on first use. Close it, or use it as a context manager, sync or async: then no thread, task or call is left.
+    Connects on first use. Close it, or use it as a context manager, sync or async: then no thread, task or call is left. One
+    that is collected unclosed ends its calls too.
 
     Args:
         target: ``host:port`` of the runtime.
@@ -619,8 +633,7 @@ class MacpClient(_Calls, Blocking):
             clock = loop_clock(scheduler)
         watching = telemetry.connection(target, clock)
         transport = GrpcTransport(target, clock=clock, credentials=credentials, options=options, trace=watching.trace)
-        super().__init__(_Connection(transport, release, retry, watching), auth, default_timeout)
-        self.target = target
+        self._connect(_Connection(transport, release, retry, watching), auth, default_timeout, target)
 
     @classmethod
     def embedded(
@@ -651,14 +664,23 @@ class MacpClient(_Calls, Blocking):
         client = cls.__new__(cls)
         watching = telemetry.connection("embedded", runtime.clock)
         connection = _Connection(runtime.connect(), release, retry, watching)
-        _Calls.__init__(client, connection, AuthConfig.for_dev_agent(agent), default_timeout)
-        client.target = "embedded"
+        client._connect(connection, AuthConfig.for_dev_agent(agent), default_timeout, "embedded")
         return client
+
+    def _connect(
+        self, connection: _Connection, auth: AuthConfig | None, default_timeout: float | None, target: str
+    ) -> None:
+        _Calls.__init__(self, connection, auth, default_timeout)
+        self.target = target
+        if (
+            connection.clock.runs_by_itself
+        ):  # under virtual time there is no thread to leave behind, and nobody holds a client
+            connection.used_by(self)
 
     @property
     def rx(self) -> RxClient:
         """The same calls as Observables: ``await client.rx.get_session(id)``."""
-        return RxClient(self._connection, self.auth, self.default_timeout)
+        return RxClient(self)
 
     def acting_as(self, agent: str | AuthConfig) -> Self:
         """The same connection under another identity; closing either closes both.
@@ -668,9 +690,16 @@ class MacpClient(_Calls, Blocking):
         """
         client = type(self).__new__(type(self))
         auth = AuthConfig.for_dev_agent(agent) if isinstance(agent, str) else agent
-        _Calls.__init__(client, self._connection, auth, self.default_timeout)
-        client.target = self.target
+        client._connect(self._connection, auth, self.default_timeout, self.target)
         return client
+
+    @property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        """What is subscribed to through this connection now, oldest first: who, to what, since when.
+
+        A subscription lives until it is disposed or ends, whether its handle was kept or not.
+        """
+        return self._connection.subscriptions
 
     def close(self) -> None:
         """Cancels every call and closes the connection. Any number of times, from any thread.

@@ -186,7 +186,7 @@ class _Verbs:
         All who subscribe to it share one call, and none waits for another. A session that has not been started yet is
         waited for, 30 seconds. For a call of its own, use ``client.session_events``.
         """
-        return self._shared.stream()
+        return self._shared.stream().of(self._client)
 
     @property
     def outcome(self) -> Stream[Outcome]:

@@ -55,6 +55,7 @@ OPERATORS = [
     "Undecided",
     "Verdict",
     "commit_if_decided",
+    "deliver_on",
     "majority",
     "of_type",
     "send_to",

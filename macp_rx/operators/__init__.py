@@ -4,6 +4,7 @@ from macp_rx.operators.commit_if_decided import commit_if_decided as commit_if_d
 from macp_rx.operators.deciding import UNDECIDED as UNDECIDED
 from macp_rx.operators.deciding import Undecided as Undecided
 from macp_rx.operators.deciding import Verdict as Verdict
+from macp_rx.operators.deliver_on import deliver_on as deliver_on
 from macp_rx.operators.majority import majority as majority
 from macp_rx.operators.of_type import of_type as of_type
 from macp_rx.operators.send_to import send_to as send_to

@@ -25,7 +25,7 @@ def lift(source: Observable[A], subscribe: abc.Subscription[B]) -> Observable[B]
         subscribe: subscribes an observer of the result.
     """
     result: Observable[B] = Observable(subscribe)
-    return Stream(result, source.clock) if isinstance(source, Stream) else result
+    return source.derived(result, can_wait=True) if isinstance(source, Stream) else result
 
 
 def follow(

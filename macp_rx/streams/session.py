@@ -91,7 +91,7 @@ class SessionStream(Stream[Accepted]):
     """
 
     def __init__(self, source: Observable[Accepted], transport: Transport, status: _Statuses) -> None:
-        super().__init__(source, transport.clock)
+        super().__init__(source, transport.clock, can_wait=True)
         self._status = status
 
     @property
@@ -218,7 +218,8 @@ class _Reading:
                 telemetry = self.shared.telemetry.stream(self.session_id, self.after)
                 following = _Following(self, observer, statuses, telemetry)
                 following.start()
-                return waited_on(self.shared, on_demand(following, scheduler), scheduler)
+                what = f"{'history' if self.ends is None else 'events'} of {self.session_id}"
+                return waited_on(self.shared, self.shared.running(what, on_demand(following, scheduler)), scheduler)
 
             return running(self.shared.clock, start, observer)
 
@@ -400,7 +401,8 @@ class _Following:
 
     def _tell(self, connection: Connection, error: Exception | None = None, **details: int) -> None:
         sequence = self._sequence
-        self._statuses.tell(Status(connection, sequence, error, **details))
+        status = Status(connection, sequence, error, **details)
+        self._statuses.tell(status)
         self._telemetry.happened(connection.value, error, sequence=sequence, **details)
         where = self._reading.session_id, sequence
         if connection is Connection.LOST:
@@ -409,7 +411,7 @@ class _Following:
                 "session %s: connection lost behind sequence %d: %s", *where, error or "the server ended the call"
             )
         elif connection is Connection.GAP:
-            _log.warning("session %s: up to sequence %d the server has forgotten %d envelopes", *where, missing)
+            _log.warning("session %s: up to sequence %d the server has forgotten %d envelopes", *where, status.missing)
         elif connection is Connection.CONNECTED and self._down:
             self._down = False
             _log.info("session %s: connected again behind sequence %d", *where)

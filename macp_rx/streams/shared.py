@@ -60,7 +60,7 @@ class Shared:
 
             return running(self._clock, start, observer)
 
-        return Stream(Observable(subscribe), self._clock)
+        return Stream(Observable(subscribe), self._clock, can_wait=True)
 
     def _joined(self) -> _SharedCall:
         if self._call is None or self._call.ended:

@@ -44,12 +44,16 @@ def watch(
     def subscribe(observer: abc.ObserverBase[Res], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
         def start() -> Callable[[], None]:
             call = shared.transport.stream(method, [request], observer, auth=auth)
-            return waited_on(shared, on_demand(call, scheduler), scheduler)
+            what = method.path.rpartition("/")[2]
+            return waited_on(shared, shared.running(what, on_demand(call, scheduler)), scheduler)
 
         return running(shared.clock, start, observer)
 
-    responses: Stream[Res] = Stream(Observable(subscribe), shared.clock)
-    return responses if timeout is None else responses.pipe(ops.take_with_time(timeout, shared.clock))
+    responses: Stream[Res] = Stream(Observable(subscribe), shared.clock, can_wait=True)
+    if timeout is None:
+        return responses
+    # it hands the scheduler of a subscription on, and takes nothing but time
+    return responses.derived(ops.take_with_time(timeout, shared.clock)(responses), can_wait=True)
 
 
 def waited_on(
@@ -117,7 +121,7 @@ def rpc_stream(open_call: Callable[[], ResponseStream[T]], *, scheduler: AsyncIO
 
         return running(clock, start, observer)
 
-    return Stream(Observable(subscribe), clock)
+    return Stream(Observable(subscribe), clock, can_wait=True)
 
 
 def _nothing() -> None:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, Final, Generic, Protocol, TypeVar, cast, overload
+from typing import Any, Final, Generic, Protocol, Self, TypeVar, cast, overload
 
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
@@ -16,7 +16,7 @@ from reactivex.internal.exceptions import SequenceContainsNoElementsError
 
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpClosedError, MacpOverflowError, MacpTimeoutError
-from macp_rx.transport.base import Receiver
+from macp_rx.transport.base import SUBSCRIBER, Receiver
 from macp_rx.transport.telemetry import Buffer
 
 __all__ = ["Demand", "Pausable", "Pull", "Stream", "running", "stream"]
@@ -35,7 +35,10 @@ R = TypeVar("R")
 HIGH_WATER: Final = 256
 """How many items wait for a pull consumer before the source is told to wait; the server's own buffer has the same size."""
 
-OVERFLOW: Final = 16 * HIGH_WATER
+OVERFLOW_FACTOR: Final = 16
+"""What was on its way when a source was told to wait still comes: so many times what fits."""
+
+OVERFLOW: Final = OVERFLOW_FACTOR * HIGH_WATER
 """Where a pull consumer gives up: reached only if an operator in between makes many items of one, or hides the demand."""
 
 
@@ -49,12 +52,49 @@ class Stream(Observable[T_co], Generic[T_co]):
     Args:
         source: the observable that does the work.
         clock: what the source runs on; ``for`` and ``run()`` wait on it.
+        can_wait: the source waits when it is told to, and the operators between it and this stream pass that on.
+        client: what must not be collected as long as somebody may subscribe.
     """
 
-    def __init__(self, source: Observable[T_co], clock: Clock) -> None:
+    def __init__(
+        self, source: Observable[T_co], clock: Clock, *, can_wait: bool = False, client: object = None
+    ) -> None:
         super().__init__()
         self._source = source
+        self._client = client
         self.clock = clock
+        self.can_wait: bool = can_wait
+
+    def derived(self, result: Observable[R], *, can_wait: bool = False) -> Stream[R]:
+        """What an operator has made of this stream, as a stream on the same clock.
+
+        Args:
+            result: what the operator has made.
+            can_wait: the operator hands on what it was told of waiting.
+        """
+        return Stream(result, self.clock, can_wait=can_wait and self.can_wait, client=self._client)
+
+    def of(self, client: object) -> Self:
+        """The same stream, which keeps a client from being collected."""
+        self._client = client
+        return self
+
+    def subscribe(
+        self,
+        on_next: abc.ObserverBase[T_co] | abc.OnNext[T_co] | None = None,
+        on_error: abc.OnError | None = None,
+        on_completed: abc.OnCompleted | None = None,
+        *,
+        scheduler: abc.SchedulerBase | None = None,
+    ) -> abc.DisposableBase:
+        """As RxPY's; remembers for whom, so that ``client.subscriptions`` and the log can name it."""
+        if SUBSCRIBER.get() is not None:  # one that is subscribed to for another's sake
+            return super().subscribe(on_next, on_error, on_completed, scheduler=scheduler)
+        token = SUBSCRIBER.set(on_next)
+        try:
+            return super().subscribe(on_next, on_error, on_completed, scheduler=scheduler)
+        finally:
+            SUBSCRIBER.reset(token)
 
     def _subscribe_core(
         self, observer: abc.ObserverBase[T_co], scheduler: abc.SchedulerBase | None = None
@@ -132,12 +172,12 @@ class Stream(Observable[T_co], Generic[T_co]):
         for operator in operators:
             result = operator(result)
             if type(result) is Observable:
-                result = Stream(cast("Observable[object]", result), self.clock)
+                result = self.derived(cast("Observable[object]", result))
         return result
 
     def __add__(self, other: Observable[T_co]) -> Stream[T_co]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """This stream, and when it has completed, the other."""
-        return Stream(super().__add__(other), self.clock)
+        return self.derived(super().__add__(other))
 
     def __iadd__(self, other: Observable[T_co]) -> Stream[T_co]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The same."""

@@ -6,9 +6,11 @@ Everything here happens on the transport's clock: every method is called there, 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message as Protobuf
 from macp.v1 import core_pb2
@@ -16,7 +18,27 @@ from macp.v1 import core_pb2
 from macp_rx.clock import Clock
 from macp_rx.transport.auth import AuthConfig
 
-__all__ = ["Call", "Metadata", "Method", "Receiver", "Transport", "method", "reply_to"]
+__all__ = [
+    "BLOCKED",
+    "SUBSCRIBER",
+    "Call",
+    "Metadata",
+    "Method",
+    "Receiver",
+    "Transport",
+    "called",
+    "method",
+    "reply_to",
+    "report_blocked",
+]
+
+_log = logging.getLogger("macp_rx.transport")
+
+BLOCKED: Final = 0.1
+"""Seconds for which a callback may hold the thread that carries every other call too."""
+
+SUBSCRIBER: Final[ContextVar[object]] = ContextVar("macp_rx subscriber", default=None)
+"""What was handed to the ``subscribe`` that a call is made for: asyncio hands it on to the call's own task."""
 
 Req = TypeVar("Req", bound=Protobuf)
 Res = TypeVar("Res", bound=Protobuf)
@@ -180,3 +202,22 @@ def reply_to(receiver: Receiver[T], response: T) -> None:
         receiver.on_error(error)
     else:
         receiver.on_completed()
+
+
+def report_blocked(seconds: float) -> None:
+    """Logs that a subscriber has held the I/O thread for so long, with its name and the cure."""
+    _log.warning(
+        "%s held the I/O thread for %.2f s, and every other call waited: let it run elsewhere, "
+        "with events.pipe(mo.deliver_on(scheduler)) or session_events(…, scheduler=…)",
+        called(SUBSCRIBER.get()),
+        seconds,
+    )
+
+
+def called(subscriber: object) -> str:
+    """A subscriber's name and where it is written, for people."""
+    function: object = getattr(subscriber, "on_next", subscriber)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return "a subscriber" if subscriber is None else repr(subscriber)
+    return f"{getattr(function, '__qualname__', function)} ({code.co_filename}:{code.co_firstlineno})"

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from time import monotonic
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 import grpc
@@ -15,7 +16,7 @@ from google.protobuf.message import Message as Protobuf
 from macp_rx.clock import LoopClock
 from macp_rx.errors import MacpClosedError, MacpTimeoutError, MacpTransportError
 from macp_rx.transport.auth import AuthConfig, TokenProvider
-from macp_rx.transport.base import Call, Metadata, Method, Receiver, reply_to
+from macp_rx.transport.base import BLOCKED, Call, Metadata, Method, Receiver, reply_to, report_blocked
 from macp_rx.transport.telemetry import OFF
 
 __all__ = ["ChannelOptions", "GrpcCall", "GrpcTransport", "ResponseStream"]
@@ -362,7 +363,10 @@ class GrpcCall(Generic[Req, T]):
             # one response is read only after the one before was taken, so a consumer that makes us wait makes HTTP/2
             # flow control hold the server back
             async for response in self._call:
+                began = monotonic()
                 on_next(response)
+                if (took := monotonic() - began) > BLOCKED:
+                    report_blocked(took)
                 if self._resumed is not None:
                     await self._resumed
         except asyncio.CancelledError:

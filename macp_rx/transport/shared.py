@@ -4,14 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable
+from datetime import datetime
 
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpClosedError
-from macp_rx.transport.base import Transport
+from macp_rx.transport.base import SUBSCRIBER, Transport, called
 from macp_rx.transport.telemetry import OFF, ConnectionTelemetry
 
-__all__ = ["SharedTransport"]
+__all__ = ["SharedTransport", "Subscription"]
+
+
+class Subscription:
+    """One subscription that runs.
+
+    Attributes:
+        what: what it is subscribed to.
+        since: since when.
+    """
+
+    def __init__(self, what: str, subscriber: object, since: datetime) -> None:
+        self.what: str = what
+        self.since: datetime = since
+        self._subscriber = subscriber
+
+    @property
+    def who(self) -> str:
+        """Who is subscribed: the callback's name, and where it is written."""
+        return called(self._subscriber)
+
+    def __repr__(self) -> str:
+        return f"Subscription({self.what} by {self.who} since {self.since:%H:%M:%S})"
 
 
 class SharedTransport:
@@ -27,8 +51,10 @@ class SharedTransport:
         self.transport = transport
         self.telemetry = telemetry
         self._release = release
+        self._running: dict[Subscription, None] = {}
         self._waiting: dict[object, Callable[[Exception], None]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector may come while it is held, and end a client
+        self._clients = 0
         self._closing = False
         self._closed = threading.Event()
         self._after: list[Callable[[], None]] = []
@@ -37,6 +63,43 @@ class SharedTransport:
     def clock(self) -> Clock:
         """What everything on it runs on."""
         return self.transport.clock
+
+    def used_by(self, client: object) -> None:
+        """Ends it when the last client that uses it was collected without a close: its calls end, and the I/O thread can."""
+        with self._lock:
+            self._clients += 1
+        weakref.finalize(client, self._collected).atexit = False
+
+    def _collected(self) -> None:
+        with self._lock:
+            self._clients -= 1
+            last = not self._clients and not self._closing
+        if last:
+            self._begin(self._release, _nothing)
+
+    def running(self, what: str, cancel: Callable[[], None]) -> Callable[[], None]:
+        """Lists a subscription as long as it runs. Called on the clock's thread, when its call starts.
+
+        Args:
+            what: what it is subscribed to.
+            cancel: what ends it.
+
+        Returns:
+            What ends it, and takes it off the list.
+        """
+        subscription = Subscription(what, SUBSCRIBER.get(), self.clock.now)
+        self._running[subscription] = None
+
+        def end() -> None:
+            self._running.pop(subscription, None)
+            cancel()
+
+        return end
+
+    @property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        """What runs on it now, oldest first."""
+        return tuple(self._running)
 
     def waited_on(self, lose: Callable[[Exception], None]) -> Callable[[], None]:
         """Registers somebody who waits for what a call on it says. Called on the clock's thread.

@@ -90,7 +90,10 @@ def test_every_operator_has_a_marble(operator: Any) -> None:
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_marble_is_true(example: Example, marbles: Marbles) -> None:
     source = marbles.hot(example.source, LEGEND)
-    operator = eval(example.expression, {**NAMES, "cold": lambda text: marbles.cold(text, LEGEND)})
+    operator = eval(
+        example.expression,
+        {**NAMES, "cold": lambda text: marbles.cold(text, LEGEND), "clock": marbles.clock},
+    )
     meanings = {name: meant(expression) for name, expression in example.meanings.items()}
     wrong = meanings.pop("#", None)
     observable = source.pipe(operator) if wrong is None else source.pipe(operator, ops.catch(checked(wrong)))
