@@ -672,9 +672,7 @@ class MacpClient(_Calls, Blocking):
     ) -> None:
         _Calls.__init__(self, connection, auth, default_timeout)
         self.target = target
-        if (
-            connection.clock.runs_by_itself
-        ):  # under virtual time there is no thread to leave behind, and nobody holds a client
+        if connection.clock.runs_by_itself:  # virtual time has no thread to leave behind, and nobody holds a client
             connection.used_by(self)
 
     @property

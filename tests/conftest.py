@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -42,6 +43,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--conformance", action="append", type=Path, default=[], metavar="DIR", help="another folder of MACP fixtures"
     )
+    parser.addoption("--chaos-seed", action="append", type=int, metavar="N", help="where the chaos strikes (default 1)")
+    parser.addoption("--chaos-points", type=int, default=200, metavar="N", help="how often the chaos strikes")
+    parser.addoption(
+        "--outage", action="append", type=float, metavar="SECONDS", help="how long the server is away (1, 10)"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -64,7 +70,7 @@ def pytest_report_header() -> str:
 
 
 class RealServer:
-    """A macp-runtime process on a free port of loopback."""
+    """A macp-runtime process on a free port of loopback, which can be restarted there."""
 
     def __init__(self, binary: str, **environment: str) -> None:
         with socket.socket() as probe:
@@ -78,18 +84,25 @@ class RealServer:
             "MACP_MESSAGE_LIMIT_PER_MINUTE": "1000000",
             "RUST_LOG": "error",
         }
-        self._process = subprocess.Popen(
-            [binary],
-            env={**os.environ, **settings, **environment},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        self._command = [binary]
+        self._environment = {**os.environ, **settings, **environment}
+        self.start()
         with grpc.insecure_channel(self.target) as channel:
             grpc.channel_ready_future(channel).result(timeout=20)
 
-    def close(self) -> None:
-        self._process.kill()
+    def start(self) -> None:
+        """Starts the process; it listens within some 10 ms."""
+        self._process = subprocess.Popen(
+            self._command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
+        """Ends the process, and waits for its end."""
+        self._process.send_signal(how)
         self._process.wait()
+
+    def close(self) -> None:
+        self.stop()
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,7 @@ def watch(
 def waited_on(
     shared: SharedTransport, cancel: Callable[[], None], scheduler: abc.SchedulerBase | None
 ) -> Callable[[], None]:
-    """Lets whoever waits for a call, if its subscription carries one, hear of the connection's close, and its buffer be seen.
+    """Lets whoever waits for a call, if its subscription carries one, hear of the connection's close, and its buffers be seen.
 
     Returns:
         What cancels the call, and forgets them.
@@ -67,11 +67,12 @@ def waited_on(
     if not isinstance(scheduler, Demand):
         return cancel
     forget = shared.waited_on(scheduler.lose)
-    unwatch = _nothing if scheduler.buffer is None else shared.telemetry.buffer(scheduler.buffer)
+    unwatch = [shared.telemetry.buffer(buffer) for buffer in scheduler.buffers]
 
     def leave() -> None:
         forget()
-        unwatch()
+        for stop in unwatch:
+            stop()
         cancel()
 
     return leave
@@ -122,10 +123,6 @@ def rpc_stream(open_call: Callable[[], ResponseStream[T]], *, scheduler: AsyncIO
         return running(clock, start, observer)
 
     return Stream(Observable(subscribe), clock, can_wait=True)
-
-
-def _nothing() -> None:
-    return None
 
 
 _live: set[asyncio.Task[None]] = set()  # a loop keeps only weak references to its tasks

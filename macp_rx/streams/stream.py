@@ -304,12 +304,12 @@ class Demand(Clock):
     Args:
         clock: the clock that really schedules.
         lose: hears why nothing will come any more, past the operators in between.
-        buffer: where items wait for the consumer.
+        buffers: where items wait on their way to the consumer.
     """
 
-    def __init__(self, clock: Clock, lose: Callable[[Exception], None], buffer: Buffer | None = None) -> None:
+    def __init__(self, clock: Clock, lose: Callable[[Exception], None], *buffers: Buffer) -> None:
         super().__init__()
-        self.buffer = buffer
+        self.buffers = buffers
         self._clock = clock
         self.lose = lose
         self._sources: list[Pausable] = []

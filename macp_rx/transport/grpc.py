@@ -42,7 +42,12 @@ DEFAULT_OPTIONS: Final[ChannelOptions] = (
     ("grpc.min_reconnect_backoff_ms", 2000),  # how long one attempt to connect may take; the default is 20 s
     # a peer that is gone without a word is found out by a ping; the reference runtime takes any number of them
     ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    (
+        "grpc.keepalive_timeout_ms",
+        10_000,
+    ),  # without effect in grpc's core, which waits for its ping timeout (grpc#39239):
+    ("grpc.http2.ping_timeout_ms", 10_000),  # 60 s by default
+    ("grpc.http2.max_pings_without_data", 0),  # no limit; by default an idle stream is pinged twice and never again
 )
 
 
@@ -80,7 +85,8 @@ class GrpcTransport:
         self.reached: bool = False
         self._target = target
         self._credentials = credentials
-        self._options = [*DEFAULT_OPTIONS, *options]
+        # of two values of one option grpc takes the first (measured), and we the last
+        self._options = list({option[0]: option for option in (*DEFAULT_OPTIONS, *options)}.values())
         self._trace = trace
         self._streams_per_channel = streams_per_channel
         self._unary: _Connection | None = None
@@ -157,7 +163,7 @@ class GrpcTransport:
     ) -> Call[Req]:
         """Starts a streaming call on a connection with room."""
         self._check_open()
-        belongs = self._trace() if trace is None else trace
+        traced = self._trace() if trace is None else trace
         connection = self._with_room()
         open_method = connection.open(method)
         first = None if method.client_streaming else requests[0]
@@ -165,7 +171,7 @@ class GrpcTransport:
         def open_call(identity: Metadata) -> ResponseStream[Res]:
             request = () if first is None else (first,)
             return cast(
-                "ResponseStream[Res]", open_method(*request, metadata=identity + belongs, wait_for_ready=patient)
+                "ResponseStream[Res]", open_method(*request, metadata=identity + traced, wait_for_ready=patient)
             )
 
         call = GrpcCall[Req, Res](

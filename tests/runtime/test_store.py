@@ -67,7 +67,7 @@ class Stage:
 
     def clients(self) -> Iterator[MacpClient]:
         for runtime in (self.kept, self.lasting):
-            yield MacpClient.embedded(agent="chair", runtime=runtime)
+            yield MacpClient.embedded(agent="chair", runtime=runtime, retry=None)
 
     def both(self, call: str, *args: object, agent: str = "chair") -> None:
         """Makes a call on both; they answer the same."""
@@ -145,7 +145,7 @@ def path(tmp_path: Path) -> Path:
 def running(path: Path, **options: Any) -> Iterator[MacpClient]:
     """A client of a runtime on a store, under virtual time."""
     with Runtime(clock=VirtualClock(), store=path, **options) as runtime:
-        yield MacpClient.embedded(agent="chair", runtime=runtime)
+        yield MacpClient.embedded(agent="chair", runtime=runtime, retry=None)
 
 
 def resolved(client: MacpClient) -> Conversation:
@@ -185,7 +185,7 @@ def test_what_is_overdue_happens_when_a_runtime_starts(path: Path) -> None:
     clock = VirtualClock()
     rules = AcceptanceRules(implicit_accept_timeout_ms=1000)
     with Runtime(clock=clock, store=path) as runtime:
-        client = MacpClient.embedded(agent="chair", runtime=runtime)
+        client = MacpClient.embedded(agent="chair", runtime=runtime, retry=None)
         brief = Conversation(client, DECISION, ttl_ms=5000)
         policy = register(client, build_handoff_policy, acceptance=rules)
         unanswered = Conversation(client, HANDOFF, policy=policy)
@@ -193,7 +193,7 @@ def test_what_is_overdue_happens_when_a_runtime_starts(path: Path) -> None:
         offered_at = clock.now_ms
     clock.advance_by(10)
     with Runtime(clock=clock, store=path) as runtime:
-        client = MacpClient.embedded(agent="chair", runtime=runtime)
+        client = MacpClient.embedded(agent="chair", runtime=runtime, retry=None)
         listed = {session.session_id: session.state for session in client.list_sessions()}
         assert listed[brief.session_id] == lifecycle.EXPIRED
         *_, accepted = client.history(unanswered.session_id)
@@ -206,7 +206,7 @@ def test_a_session_whose_id_was_forgotten_and_used_again_is_there_after_a_restar
     clock = VirtualClock()
     settings = Settings(retention_ms=1000)
     with Runtime(clock=clock, store=path, settings=settings) as runtime:
-        client = MacpClient.embedded(agent="chair", runtime=runtime)
+        client = MacpClient.embedded(agent="chair", runtime=runtime, retry=None)
         talk = resolved(client)
         clock.advance_by(2)
         assert answer(talk.state) == "NOT_FOUND SESSION_NOT_FOUND"
@@ -215,7 +215,7 @@ def test_a_session_whose_id_was_forgotten_and_used_again_is_there_after_a_restar
         before = known(runtime)
     with Runtime(clock=clock, store=path, settings=settings) as runtime:
         assert known(runtime) == before
-        MacpClient.embedded(agent="chair", runtime=runtime).history(talk.session_id)
+        MacpClient.embedded(agent="chair", runtime=runtime, retry=None).history(talk.session_id)
 
 
 def test_a_restart_with_other_settings_holds_what_they_say(path: Path) -> None:
@@ -342,7 +342,7 @@ def faulty(request: pytest.FixtureRequest, path: Path) -> Iterator[tuple[Faulty,
     """A store that has failed, and a client of a runtime on it."""
     store = Faulty(path)
     with Runtime(clock=VirtualClock(), store=store) as runtime:
-        yield store, MacpClient.embedded(agent="chair", runtime=runtime)
+        yield store, MacpClient.embedded(agent="chair", runtime=runtime, retry=None)
     with Runtime(clock=VirtualClock(), store=path) as again:
         assert known(again) == known(runtime)
 
@@ -428,7 +428,7 @@ def test_a_disk_that_is_full(path: Path) -> None:
     """What is written is whole; there is room again when there is room again."""
     store = SqliteStore(path)
     with Runtime(clock=VirtualClock(), store=store) as runtime:
-        client = MacpClient.embedded(agent="chair", runtime=runtime)
+        client = MacpClient.embedded(agent="chair", runtime=runtime, retry=None)
         talk = Conversation(client, DECISION)
         store._file.execute("pragma max_page_count = 20")  # what a full disk is to SQLite
         answers = [talk.say("chair", decision.propose(f"p{n}", "x" * 1000)) for n in range(100)]
@@ -490,7 +490,7 @@ def test_no_acknowledged_message_is_lost_by_kill_9(path: Path) -> None:
                 server.send_signal(signal.SIGKILL)  # noqa: B023 - this round's
 
         target = server.stdout.readline().strip()
-        with MacpClient(target=target, secure=False, auth=AuthConfig.for_dev_agent("chair")) as client:
+        with MacpClient(target=target, secure=False, auth=AuthConfig.for_dev_agent("chair"), retry=None) as client:
             speakers = [Speaker(client, acknowledged) for _ in range(4)]
             for speaker in speakers:
                 speaker.speak()
