@@ -214,16 +214,23 @@ class MacpGapError(MacpTransportError):
         seen: the last sequence that was read.
         lowest: where what is left of the history begins: it was forgotten up to and with this sequence; None if unknown.
         session_id: which session.
+        untold: how many envelopes the runtime has accepted and never told its live readers; None if that is not what happened.
     """
 
-    def __init__(self, seen: int, lowest: int | None, session_id: str) -> None:
-        what = f"of session {session_id!r} everything after sequence {seen} is forgotten"
-        if lowest is not None:
+    def __init__(self, seen: int, lowest: int | None, session_id: str, *, untold: int | None = None) -> None:
+        if untold is not None:
+            what = (
+                f"in session {session_id!r} {untold} envelopes were accepted and never told: read its history instead"
+            )
+        elif lowest is not None:
             what = f"of session {session_id!r} sequences {seen + 1} to {lowest} are forgotten"
+        else:
+            what = f"the history of session {session_id!r} is not the one that was read up to sequence {seen}"
         super().__init__("FAILED_PRECONDITION", what, code="HISTORY_UNAVAILABLE")
         self.seen = seen
         self.lowest = lowest
         self.session_id = session_id
+        self.untold = untold
 
     @property
     def lowest_available_sequence(self) -> int | None:

@@ -25,7 +25,7 @@ from macp_rx.transport.telemetry import Buffer, ConnectionTelemetry, OnNext
 try:
     from opentelemetry import context, metrics, propagate, trace
     from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
-    from opentelemetry.propagators.textmap import TextMapPropagator
+    from opentelemetry.propagators.textmap import Setter, TextMapPropagator
     from opentelemetry.trace import SpanKind, StatusCode, TracerProvider
 except ImportError as error:
     raise ImportError(
@@ -71,10 +71,15 @@ class OpenTelemetry:
 
     def inject(self, where: context.Context | None) -> Metadata:
         """What names a trace on the wire; None for the current one."""
-        carrier: dict[str, str] = {}
+        carrier: list[tuple[str, str]] = []
         propagator = self._propagator or propagate.get_global_textmap()
-        propagator.inject(carrier, where)
-        return tuple((key.lower(), value) for key, value in carrier.items())  # gRPC takes no capitals
+        propagator.inject(carrier, where, _Appending())
+        return tuple(carrier)
+
+
+class _Appending(Setter[list[tuple[str, str]]]):
+    def set(self, carrier: list[tuple[str, str]], key: str, value: str) -> None:
+        carrier.append((key.lower(), value))  # gRPC takes no capitals
 
 
 class _Meters:

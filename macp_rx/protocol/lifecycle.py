@@ -328,8 +328,10 @@ def synthesize(session: Session, mode: Registered, now: int) -> Session:
 def next_deadline(session: Session) -> int | None:
     """When something happens to the session by itself, Unix milliseconds: its expiry, or an implicit accept; None if never.
 
-    Suspension has a limit too, but a session that is suspended too long expires only when somebody looks (`protocol.md` 3.3).
+    Earlier than in the reference runtime, which sweeps once a minute, and a suspended session never (`protocol.md` 3.3).
     """
+    if session.state == SUSPENDED:
+        return session.suspended_at + _max_suspend(session) - session.suspended_ms + 1
     if session.state != OPEN:
         return None
     expiry = session.expires_at + 1  # the deadline itself is still in time

@@ -402,10 +402,10 @@ def look(state: State, session_id: str, now: int) -> tuple[State, tuple[Event, .
 
 
 def sweep(state: State, session_id: str, now: int) -> tuple[State, tuple[Event, ...]]:
-    """What happens to an open session by itself: it expires, or a handoff that nobody answered is accepted."""
+    """What happens to a session by itself: it expires, or a handoff that nobody answered is accepted."""
     known = state.sessions.get(session_id)
-    if known is None or known.state != lifecycle.OPEN:
-        return state, ()  # a suspended session expires only when somebody looks
+    if known is None:
+        return state, ()
     after = lifecycle.expire_if_due(known, now)
     mode = state.modes.get(known.bound.mode)
     if after is known and mode is not None:

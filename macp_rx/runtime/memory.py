@@ -47,8 +47,8 @@ class MemoryTransport:
         return self._runtime.clock
 
     @property
-    def tells_ends(self) -> bool:
-        """A runtime in this process has a timer for each deadline."""
+    def in_process(self) -> bool:
+        """It is."""
         return True
 
     def unary(

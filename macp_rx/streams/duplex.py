@@ -335,7 +335,3 @@ def _finish(observers: list[abc.ObserverBase[T]], error: Exception | None) -> No
                 told.callback(observer.on_completed)
             else:
                 told.callback(observer.on_error, error)
-
-
-def _nothing() -> None:
-    return None

@@ -40,6 +40,9 @@ ASK_EVERY: Final = 0.75
 SKEW: Final = 0.25
 """Seconds after which a session whose deadline seems to have passed is asked about again: clocks differ a little."""
 
+ASKED_PER_SECOND: Final = 50
+"""How many sessions are asked about in a second at most where there is a watch for the rest."""
+
 TERMINAL: Final = frozenset(
     {
         SessionState.SESSION_STATE_RESOLVED,
@@ -91,7 +94,7 @@ class Ends:
         return forget
 
     def _arrange(self) -> None:
-        many = len(self._followers) > FEW or self._transport.tells_ends
+        many = len(self._followers) > FEW or self._transport.in_process
         if self._followers and many and self._watchable:
             self._polls = False
             self._asking.disposable = Disposable()
@@ -125,6 +128,8 @@ class Ends:
             self._asked.discard(session_id)
             if isinstance(error, MacpTransportError) and error.code == "SESSION_NOT_FOUND":
                 self._gone(session_id)
+            elif self._watch is not None:
+                self._expect_in(session_id, ASK_EVERY)  # the answer is still owed
 
         request = core_pb2.GetSessionRequest(session_id=session_id)
         try:
@@ -137,7 +142,12 @@ class Ends:
     def _heard(self, metadata: core_pb2.SessionMetadata) -> None:
         if metadata.state in TERMINAL:
             self._tell(metadata.session_id, metadata)
-        elif metadata.state == SessionState.SESSION_STATE_OPEN and self._watch is not None:
+        elif self._watch is None:
+            return
+        elif metadata.state == SessionState.SESSION_STATE_SUSPENDED:
+            # it can be suspended too long, and only who asks finds out; many are asked about at a bounded rate
+            self._expect_in(metadata.session_id, max(ASK_EVERY, len(self._followers) / ASKED_PER_SECOND))
+        else:
             self._expect(metadata.session_id, metadata.expires_at_unix_ms)
 
     def _gone(self, session_id: str) -> None:
@@ -155,7 +165,7 @@ class Ends:
             self._watch = self._transport.stream(
                 WATCH_SESSIONS, [core_pb2.WatchSessionsRequest()], receiver, auth=self._auth
             )
-            if not self._transport.tells_ends:
+            if not self._transport.in_process:
                 self._compare_clocks()
         except MacpClosedError:
             self._watch = None
@@ -208,9 +218,12 @@ class Ends:
     # Deadlines, under a watch: the server tells of an expiry only once somebody has looked.
 
     def _expect(self, session_id: str, deadline: int) -> None:
-        if not self._transport.tells_ends:
+        if not self._transport.in_process:
             heappush(self._deadlines, (deadline, session_id))
             self._arm()
+
+    def _expect_in(self, session_id: str, seconds: float) -> None:
+        self._expect(session_id, self._transport.clock.now_ms + self._ahead_ms + round(seconds * 1000))
 
     def _arm(self) -> None:
         if self._deadlines:

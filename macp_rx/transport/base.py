@@ -116,8 +116,8 @@ class Transport(Protocol):
         ...
 
     @property
-    def tells_ends(self) -> bool:
-        """Whether a watch of sessions tells of an expiry when it happens, so that nobody has to ask."""
+    def in_process(self) -> bool:
+        """Whether the runtime is in this process: it tells of a session's end when it happens, and loses nothing on the way."""
         ...
 
     def unary(

@@ -41,7 +41,7 @@ DEFAULT_OPTIONS: Final[ChannelOptions] = (
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.min_reconnect_backoff_ms", 2000),  # how long one attempt to connect may take; the default is 20 s
     # a peer that is gone without a word is found out by a ping; the reference runtime takes any number of them
-    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_time_ms", 10_000),
     (
         "grpc.keepalive_timeout_ms",
         10_000,
@@ -97,8 +97,8 @@ class GrpcTransport:
         self._closed = False
 
     @property
-    def tells_ends(self) -> bool:
-        """Not the reference runtime: it sweeps once a minute."""
+    def in_process(self) -> bool:
+        """It is at the other end of a network."""
         return False
 
     def unary(
