@@ -213,7 +213,8 @@ class _Send:
 
     def __str__(self) -> str:
         envelope = self._request.envelope
-        return f"{envelope.message_type} {envelope.message_id} was not accepted in session {envelope.session_id}"
+        where = f" in session {envelope.session_id}" if envelope.session_id else ""
+        return f"{envelope.message_type} {envelope.message_id} was not accepted{where}"
 
 
 def _nothing() -> None:
