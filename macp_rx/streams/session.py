@@ -7,6 +7,7 @@ server has said all it holds.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -31,6 +32,7 @@ from macp_rx.streams.stream import Stream, on_demand, running, tell_raised
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call, Transport, method
 from macp_rx.transport.shared import SharedTransport
+from macp_rx.transport.telemetry import CallTelemetry
 
 __all__ = [
     "RECONNECT",
@@ -43,6 +45,8 @@ __all__ = [
     "session_events",
     "subscribe_frame",
 ]
+
+_log = logging.getLogger("macp_rx.streams")
 
 STREAM_SESSION: Final = method("StreamSession", core_pb2.StreamSessionRequest, core_pb2.StreamSessionResponse)
 
@@ -125,10 +129,10 @@ class _Statuses:
     def _leave(self, observer: abc.ObserverBase[Status]) -> None:
         self._observers = tuple(other for other in self._observers if other is not observer)
 
-    def tell(self, connection: Connection, sequence: int, error: Exception | None = None, missing: int = 0) -> None:
+    def tell(self, status: Status) -> None:
         for observer in self._observers:
             try:
-                observer.on_next(Status(connection, sequence, error, missing))
+                observer.on_next(status)
             except Exception as raised:
                 self._leave(observer)
                 tell_raised(self._clock, observer, raised)
@@ -226,7 +230,8 @@ class _Reading:
             observer: abc.ObserverBase[Accepted], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
             def start() -> Callable[[], None]:
-                following = _Following(self, observer, statuses.tell)
+                telemetry = self.shared.telemetry.stream(self.session_id, self.after)
+                following = _Following(self, observer, statuses, telemetry)
                 following.start()
                 what = f"{'history' if self.ends is None else 'events'} of {self.session_id}"
                 return waited_on(self.shared, self.shared.running(what, on_demand(following, scheduler)), scheduler)
@@ -247,6 +252,7 @@ class _Following:
         "_call",
         "_caught_up",
         "_connected",
+        "_down",
         "_early",
         "_ending",
         "_finite",
@@ -265,23 +271,31 @@ class _Following:
         "_seen_before",
         "_sequence",
         "_skipped",
-        "_tell",
+        "_statuses",
+        "_telemetry",
         "_unfollow",
         "_verifies",
         "_waiting",
         "_waits_until",
     )
 
-    def __init__(self, reading: _Reading, observer: abc.ObserverBase[Accepted], tell: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        reading: _Reading,
+        observer: abc.ObserverBase[Accepted],
+        statuses: _Statuses,
+        telemetry: CallTelemetry,
+    ) -> None:
         self._reading = reading
         self._observer = observer
-        self._next = observer.on_next
-        self._tell = tell
+        self._next = telemetry.delivering(observer.on_next)
+        self._statuses = statuses
+        self._telemetry = telemetry
         self._sequence = reading.after
         self._finite = reading.ends is None
         self._ending = self._finite
         self._connected = self._live = self._paused = self._over = self._overlap = self._verifies = False
-        self._caught_up = False
+        self._caught_up = self._down = False
         self._last_id = ""
         self._skipped = 0
         # a session has one mode, so its kinds are few: made once, not per item
@@ -301,12 +315,16 @@ class _Following:
         reading = self._reading
         if reading.wait:
             self._waits_until = reading.transport.clock.seconds + reading.wait
-        self._open()
+        try:
+            self._open()
+        except MacpClosedError as error:
+            self._fail(error)
 
     # What a source must be able to do.
 
     def cancel(self) -> None:
         self._over = True
+        self._telemetry.cancelled()
         if self._waiting is not None:
             self._waiting.dispose()
         if self._unfollow is not None:
@@ -335,7 +353,9 @@ class _Following:
         self._skipped = 0
         frames = [subscribe_frame(reading.session_id, self._sequence - self._overlap), _MARK]
         self._connected = self._caught_up = self._live = False
-        call = reading.transport.stream(STREAM_SESSION, frames, self, auth=reading.auth, patient=patient)
+        call = reading.transport.stream(
+            STREAM_SESSION, frames, self, auth=reading.auth, patient=patient, trace=self._telemetry.trace()
+        )
         self._call = call
         if self._ending:
             call.half_close()
@@ -378,6 +398,7 @@ class _Following:
         try:
             self._next(Accepted(sequence, envelope, kind, self._live))
         except Exception as error:  # the subscriber's own, whatever it looks like
+            self._telemetry.ended(error)
             self.cancel()
             tell_raised(self._reading.shared.clock, self._observer, error)
             return
@@ -389,7 +410,7 @@ class _Following:
         self._connected = self._reading.transport.reached = True
         self._outage = self._lost_by = None
         self._waits_until = 0.0
-        self._tell(Connection.CONNECTED, self._sequence)
+        self._tell(Connection.CONNECTED)
 
     def _answered(self, response: core_pb2.StreamSessionResponse) -> None:
         """An inline error: the answer to our mark, or the subscription's refusal, after which the server leaves the call open."""
@@ -399,7 +420,7 @@ class _Following:
                 return
             self._caught_up = True
             self._live = not self._finite
-            self._tell(Connection.CAUGHT_UP, self._sequence)
+            self._tell(Connection.CAUGHT_UP)
             self._follow_end()
         else:
             self._fail(MacpStreamError(response.error))
@@ -434,6 +455,24 @@ class _Following:
         else:
             self._verify()
 
+    def _tell(self, connection: Connection, error: Exception | None = None, **details: int) -> None:
+        status = Status(connection, self._sequence, error, **details)
+        self._telemetry.happened(connection.value, error, sequence=status.sequence, **details)
+        where = self._reading.session_id, status.sequence
+        if connection is Connection.LOST:
+            self._down = True
+            _log.warning(
+                "session %s: connection lost behind sequence %d: %s", *where, error or "the server ended the call"
+            )
+        elif connection is Connection.GAP:
+            _log.warning(
+                "session %s: up to sequence %d there are %d envelopes that did not come", *where, status.missing
+            )
+        elif connection is Connection.CONNECTED and self._down:
+            self._down = False
+            _log.info("session %s: connected again behind sequence %d", *where)
+        self._statuses.tell(status)  # last: it may be what ends this stream
+
     # Its ends.
 
     def _lost(self, error: MacpTransportError | None) -> None:
@@ -442,7 +481,7 @@ class _Following:
                 self._fail(error)  # nobody has ever answered there: more likely a wrong address than an outage
                 return
             self._outage = Backoff(self._reading.retry, self._reading.transport.clock)
-            self._tell(Connection.LOST, self._sequence, error)
+            self._tell(Connection.LOST, error)
         self._lost_by = error
         delay = self._outage.next()
         if delay is not None:
@@ -454,7 +493,7 @@ class _Following:
     def _reconnect(self) -> None:
         assert self._outage is not None
         left = self._outage.left
-        self._tell(Connection.RECONNECTING, self._sequence)
+        self._tell(Connection.RECONNECTING)
         self._reopen(patient=True)
         if isfinite(left):
             self._later(left, self._give_up)
@@ -496,17 +535,17 @@ class _Following:
         missing = lowest - self._sequence
         self._sequence = lowest
         self._last_id = ""
-        self._tell(Connection.GAP, lowest, error, missing)
+        self._tell(Connection.GAP, error, missing=missing)
         self._reopen()
 
     def _overlaps(self, message_id: str) -> None:
         """Looks for the envelope that was delivered last; if something comes before it, the history is counted."""
         if message_id != self._last_id:
             self._skipped += 1
-            return
-        self._overlap = False
-        if self._skipped:
+        elif self._skipped:
             self._count()
+        else:
+            self._overlap = False
 
     def _count(self) -> None:
         """Counts where in the history the envelope stands that was delivered last.
@@ -544,7 +583,7 @@ class _Following:
             self._fail(MacpGapError(self._sequence, None, self._reading.session_id, untold=how_many))
             return
         self._sequence += how_many
-        self._tell(Connection.GAP, self._sequence, missing=how_many)
+        self._tell(Connection.GAP, missing=how_many)
 
     def _verify(self) -> None:
         """Asks once more, behind the end, for what was delivered last: exactly that must come, and nothing after it."""
@@ -579,11 +618,17 @@ class _Following:
 
     def _complete(self) -> None:
         if not self._over:
+            self._telemetry.ended()
             self.cancel()
             self._observer.on_completed()
 
     def _fail(self, error: Exception) -> None:
         if not self._over:
+            if self._down:
+                _log.warning(
+                    "session %s: given up behind sequence %d: %s", self._reading.session_id, self._sequence, error
+                )
+            self._telemetry.ended(error)
             self.cancel()
             self._observer.on_error(error)
 

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from macp.v1.envelope_pb2 import SessionState
 
 from macp_rx import Accepted, AuthConfig, DecisionSession, MacpClient, MacpTransportError, Runtime
 from macp_rx.errors import MacpGapError
@@ -52,7 +51,7 @@ class Chaos:
         self._proxy = proxy
         self._chance = chance
         self._points = sorted(chance.choices(range(of), k=points))
-        kinds = {kind: share for kind, share in KINDS.items() if server or kind not in ("kill", "terminate", "silence")}
+        kinds = {kind: share for kind, share in KINDS.items() if server or kind not in ("kill", "terminate")}
         self._kinds = chance.choices(list(kinds), list(kinds.values()), k=points)
         self._server = server
         self._step = 0
@@ -133,6 +132,8 @@ class Talk:
     def __init__(self, target: str, speak: str, read: str, rounds: list[int]) -> None:
         self.direct = connect(target)
         self._speaking = [connect(speak) for _ in range(3)]
+        for client in self._speaking:
+            client.initialize()  # what has never been reached is not tried again
         # one reads many sessions, whose ends it watches for; two read few, and ask for them
         self._reading = [connect(read) for _ in range(3)]
         self._rounds = rounds
@@ -208,9 +209,9 @@ def points(request: pytest.FixtureRequest) -> int:
 def survived(target: str, seed: int, points: int, server: FileServer | None = None) -> Iterator[Talk]:
     """Lets the agents talk through trouble until every stream has ended. When all is closed, nothing is left.
 
-    A server that is given is restarted now and then. Then the agents do not speak through the proxy: a Send that is cut while
-    the server appends it is on disk and not in memory, and when it was sent again, the restarted server has another
-    history than it told before (measured with 0.13.0). No reader could be compared with that.
+    A server that is given is restarted now and then, and then the agents do not speak through the proxy: a Send that is cut
+    while the server writes to its files is in the history but never told to who listens, or told at another place than it
+    has in the history after a restart (measured with 0.13.0). No reader could be compared with that.
     """
     chance = random.Random(seed)
     rounds = [chance.randrange(points // 4, points) for _ in range(SESSIONS)]
@@ -221,8 +222,6 @@ def survived(target: str, seed: int, points: int, server: FileServer | None = No
             asyncio.run(through(talk, chaos))
             for reader in talk.readers:
                 reader.heard.wait_for_end()
-            # all clients are on the one I/O loop: soon after the last stream has ended nothing runs there
-            wait_until(talk.direct.clock, lambda: not asyncio.all_tasks())
             yield talk
         finally:
             talk.close()
@@ -246,13 +245,15 @@ def check_complete(talk: Talk) -> None:
 def test_nothing_is_lost_and_nothing_comes_twice(serve: Serve, seed: int, points: int) -> None:
     server = serve(MACP_COMPACT_TERMINAL_LOGS="0", MACP_SHUTDOWN_DRAIN_SECS="1")
     with survived(server.target, seed, points, server) as talk:
+        check_idle(talk)
         check_complete(talk)
         check_outcomes(talk)
 
 
 def test_nothing_is_said_twice_where_sends_are_cut_too(serve: Serve, seed: int, points: int) -> None:
-    server = serve(MACP_COMPACT_TERMINAL_LOGS="0")
+    server = serve(MACP_MEMORY_ONLY="1")
     with survived(server.target, seed, points) as talk:
+        check_idle(talk)
         check_complete(talk)
         check_outcomes(talk)
 
@@ -260,6 +261,7 @@ def test_nothing_is_said_twice_where_sends_are_cut_too(serve: Serve, seed: int, 
 def test_what_a_server_has_forgotten_is_told(serve: Serve, seed: int, points: int) -> None:
     server = serve(MACP_SHUTDOWN_DRAIN_SECS="1")
     with survived(server.target, seed, points, server) as talk:
+        check_idle(talk)
         for reader in talk.readers:
             expected = talk.accepted[reader.session_id]
             ids = [accepted.message_id for accepted in reader.accepted]
@@ -283,7 +285,11 @@ def test_an_embedded_runtime_keeps_no_call(seed: int, points: int) -> None:
         wait_until(runtime.clock, lambda: runtime.open_calls == 0)
 
 
+def check_idle(talk: Talk) -> None:
+    """All clients are on the one I/O loop: soon after the last stream has ended nothing runs there."""
+    wait_until(talk.direct.clock, lambda: not asyncio.all_tasks())
+
+
 def check_outcomes(talk: Talk) -> None:
     for number, session in enumerate(talk.sessions):
-        state = SessionState.Name(session.metadata().state)
-        assert state == ("SESSION_STATE_CANCELLED" if number < CANCELLED else "SESSION_STATE_RESOLVED")
+        assert session.outcome.run().state == ("CANCELLED" if number < CANCELLED else "RESOLVED")

@@ -653,7 +653,7 @@ class TestWaitForStart:
         assert wire.open_streams == 0
 
     @pytest.mark.parametrize("lost", [False, True], ids=["from the start", "while it waits"])
-    def test_and_then_as_long_as_for_any_server_that_cannot_be_reached(self, wire: Wire, virtual_time: VirtualClock, lost: bool) -> None:
+    def test_and_for_a_server_as_long_as_ever(self, wire: Wire, virtual_time: VirtualClock, lost: bool) -> None:
         if not lost:
             wire.down = CUT
         heard, _ = follow(wire.client().session_events(virtual_time.new_id(), wait=10))

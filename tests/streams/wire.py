@@ -15,7 +15,7 @@ from reactivex.disposable import Disposable
 from macp_rx import MacpClient, MacpClosedError, MacpTimeoutError, MacpTransportError, Runtime
 from macp_rx.clock import Clock
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import Call, Method, Receiver
+from macp_rx.transport.base import Call, Metadata, Method, Receiver
 
 __all__ = ["CUT", "INTERNAL", "LAGGED", "Fault", "Made", "Wire"]
 
@@ -143,6 +143,7 @@ class Wire:
         *,
         auth: AuthConfig | None,
         timeout: float | None,
+        trace: Metadata | None = None,
     ) -> Callable[[], None]:
         self._check_open()
         rpc = self._note(method, [request]).rpc
@@ -162,11 +163,11 @@ class Wire:
             error = fault.error
             return self.soon(lambda: receiver.on_error(error), fault.delay)
         if not fault.delay:
-            return self._through.unary(method, request, answer, auth=auth, timeout=timeout)
+            return self._through.unary(method, request, answer, auth=auth, timeout=timeout, trace=trace)
         cancel: list[Callable[[], None]] = []
 
         def arrive() -> None:
-            cancel[:] = [self._through.unary(method, request, answer, auth=auth, timeout=timeout)]
+            cancel[:] = [self._through.unary(method, request, answer, auth=auth, timeout=timeout, trace=trace)]
 
         cancel.append(self.soon(arrive, fault.delay))
         return lambda: cancel[0]()
@@ -180,11 +181,12 @@ class Wire:
         auth: AuthConfig | None,
         on_sent: Callable[[], None] | None = None,
         patient: bool = False,
+        trace: Metadata | None = None,
     ) -> Call[Any]:
         self._check_open()
         made = self._note(method, list(requests), patient)
         through = lambda frames, receiver: self._through.stream(  # noqa: E731
-            method, frames, receiver, auth=auth, on_sent=on_sent or _nothing
+            method, frames, receiver, auth=auth, on_sent=on_sent or _nothing, trace=trace
         )
         stream = _Stream(self, made, receiver, self._fault(made.rpc), through)
         self._streams[stream] = None
