@@ -29,11 +29,10 @@ from macp_rx.protocol.modes import decision, handoff, proposal
 from macp_rx.runtime.kernel import Settings
 from macp_rx.streams.retry import RetryPolicy
 from macp_rx.streams.session import RECONNECT, Connection, SessionStream, Status
-from macp_rx.streams.stream import Demand
 from macp_rx.testing import Marbles
 from tests.conftest import Connect, Recorder
 from tests.runtime.conversation import OK, Conversation
-from tests.streams.exact import exact, say
+from tests.streams.exact import Reader, exact, say
 from tests.streams.wire import CUT, INTERNAL, LAGGED, Fault, Wire
 
 LOSSES = [
@@ -895,15 +894,6 @@ class TestSlowReader:
         assert [getattr(status.error, "code", None) for status in lost][:1] == ["STREAM_LAGGED"]
 
 
-class Reader:
-    """Somebody who reads, and who can be told to wait."""
-
-    def __init__(self, events: SessionStream, clock: VirtualClock) -> None:
-        self.heard = Recorder()
-        self.demand = Demand(clock, self.heard.on_error)
-        self.subscription = events.subscribe(self.heard, scheduler=self.demand)
-
-
 SUFFERS = st.builds(
     Fault,
     error=st.sampled_from([None, CUT, INTERNAL, LAGGED]),
@@ -938,9 +928,9 @@ def test_whatever_the_connection_does_what_is_heard_is_the_history(
     if after:  # nobody can tell what comes again from what it has never heard
         steps = without_redelivery(steps)
     reader = Reader(wire.client().session_events(talk.session_id, after), clock)
-    play(steps, clock, wire, talk, reader.demand)
+    play(steps, clock, wire, talk, reader)
     wire.up()
-    reader.demand.resume()
+    reader.go_on()
     if end == "commit":
         assert talk.commit() == OK
     elif end == "cancel":
@@ -966,11 +956,11 @@ def test_where_history_is_forgotten_what_is_heard_is_a_beginning_of_it_and_one_g
     told: list[Status] = []
     events.status.subscribe(told.append)
     reader = Reader(events, clock)
-    play(without_redelivery(steps), clock, wire, talk, reader.demand)  # what is forgotten does not come again
+    play(without_redelivery(steps), clock, wire, talk, reader)  # what is forgotten does not come again
     said = talk.history()
     assert talk.commit() == OK
     wire.up()
-    reader.demand.resume()
+    reader.go_on()
     clock.advance_by(200)
     heard = reader.heard
     assert [one.message_id for one in heard.items][: len(said)] == [
@@ -992,7 +982,7 @@ def without_redelivery(steps: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
     return [(step, replace(what, redelivers=0) if step == "suffer" else what) for step, what in steps]
 
 
-def play(steps: list[tuple[str, Any]], clock: VirtualClock, wire: Wire, talk: Conversation, demand: Demand) -> None:
+def play(steps: list[tuple[str, Any]], clock: VirtualClock, wire: Wire, talk: Conversation, reader: Reader) -> None:
     """Lets things happen to a session, and to the wire over which it is read."""
     open_ = True
     for step, what in steps:
@@ -1007,9 +997,9 @@ def play(steps: list[tuple[str, Any]], clock: VirtualClock, wire: Wire, talk: Co
         elif step == "up":
             wire.up()
         elif step == "wait":
-            demand.pause()
+            reader.wait()
         elif step == "go on":
-            demand.resume()
+            reader.go_on()
         elif step == "suspend" and open_:
             talk.client.suspend_session(talk.session_id)
             open_ = False

@@ -60,12 +60,14 @@ class Made:
         at: when, in seconds since the clock's start.
         requests: what it said, so far.
         patient: it was to wait for a server that cannot be reached.
+        half_closed: the client has said all that it has to say.
     """
 
     rpc: str
     at: float
     requests: list[Any] = field(default_factory=list[Any])
     patient: bool = False
+    half_closed: bool = False
 
 
 class Wire:
@@ -132,6 +134,11 @@ class Wire:
     def open_streams(self) -> int:
         """How many streams are open."""
         return len(self._streams)
+
+    @property
+    def following(self) -> int:
+        """How many session streams are open that follow what will be said."""
+        return sum(stream.made.rpc == "StreamSession" and not stream.made.half_closed for stream in self._streams)
 
     # What a client sees: a Transport.
 
@@ -257,18 +264,18 @@ class _Stream:
         through: Callable[[list[Any], Receiver[Any]], Call[Any]],
     ) -> None:
         self._wire = wire
-        self._made = made
+        self.made = made
         self._receiver = receiver
         self._fault = fault
         self._through = through
         self._call: Call[Any] | None = None
         self._coming: deque[tuple[int, Callable[[], None]]] = deque()
         self._left = fault.after
-        self._half_closed = self._paused = self._over = False
+        self._paused = self._over = False
 
     def start(self) -> None:
         down = self._wire.down
-        if down is not None and not self._made.patient:
+        if down is not None and not self.made.patient:
             self._wire.soon(lambda: self.finish(down))
         elif (self._fault.error or self._fault.ends) and not self._left:
             self._wire.soon(lambda: self.finish(self._fault.error))
@@ -279,25 +286,25 @@ class _Stream:
         """Opens the call, unless it is open or hangs."""
         if self._over or self._call is not None or self._fault.hangs:
             return
-        frames = list(self._made.requests)
+        frames = list(self.made.requests)
         if self._fault.redelivers:
             frames[0] = type(frames[0]).FromString(frames[0].SerializeToString())
             frames[0].after_sequence = max(0, frames[0].after_sequence - self._fault.redelivers)
         self._call = self._through(frames, self)
         if self._paused:
             self._call.pause()
-        if self._half_closed:
+        if self.made.half_closed:
             self._call.half_close()
 
     # To the client.
 
     def send(self, request: Any) -> None:
-        self._made.requests.append(request)
+        self.made.requests.append(request)
         if self._call is not None:
             self._call.send(request)
 
     def half_close(self) -> None:
-        self._half_closed = True
+        self.made.half_closed = True
         if self._call is not None:
             self._call.half_close()
 
@@ -350,7 +357,7 @@ class _Stream:
         return round(self._wire.clock.seconds * 1e6)
 
     def _receive(self, value: Any) -> None:
-        value = self._wire.rewrite(self._made.rpc, value)
+        value = self._wire.rewrite(self.made.rpc, value)
         if value is None:
             return
         try:
