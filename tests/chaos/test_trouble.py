@@ -252,7 +252,7 @@ def test_nothing_is_lost_and_nothing_comes_twice(serve: Serve, seed: int, points
 
 def test_nothing_is_said_twice_where_sends_are_cut_too(serve: Serve, seed: int, points: int) -> None:
     server = serve(MACP_MEMORY_ONLY="1")
-    with survived(server.target, seed, points) as talk:
+    with survived(server.target, seed, points // 2) as talk:
         check_idle(talk)
         check_complete(talk)
         check_outcomes(talk)
