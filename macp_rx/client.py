@@ -43,6 +43,7 @@ from macp_rx.transport.base import Method, Receiver, Transport, method
 from macp_rx.transport.grpc import ChannelOptions, GrpcTransport
 from macp_rx.transport.loop import LoopLease
 from macp_rx.transport.shared import SharedTransport, Subscription
+from macp_rx.transport.telemetry import OFF, ConnectionTelemetry, Telemetry
 
 if TYPE_CHECKING:
     from reactivex.scheduler.eventloop import AsyncIOScheduler
@@ -96,9 +97,15 @@ WATCH_POLICIES: Final = method("WatchPolicies", policy_pb2.WatchPoliciesRequest,
 class _Connection(SharedTransport):
     """What clients that share a connection share: the transport, the order of sends, and what learns of sessions' ends."""
 
-    def __init__(self, transport: Transport, release: Callable[[], None], retry: RetryPolicy | None) -> None:
-        super().__init__(transport, release)
-        self.outbox: Outbox = Outbox(transport, retry)
+    def __init__(
+        self,
+        transport: Transport,
+        release: Callable[[], None],
+        retry: RetryPolicy | None,
+        telemetry: ConnectionTelemetry,
+    ) -> None:
+        super().__init__(transport, release, telemetry)
+        self.outbox: Outbox = Outbox(transport, retry, telemetry)
         self._ends: dict[AuthConfig | None, Ends] = {}
 
     def ends(self, auth: AuthConfig | None) -> Ends:
@@ -680,6 +687,7 @@ class MacpClient(_Calls, Blocking):
         scheduler: live on this running loop instead of the shared I/O thread.
         options: gRPC channel options, such as ``[("grpc.http2.bdp_probe", 0)]``.
         retry: how a send is tried again under its message id; None does not.
+        telemetry: what sends and session streams report to, such as `macp_rx.opentelemetry.OpenTelemetry`.
 
     Raises:
         MacpSessionError: a target or certificates that can never work.
@@ -698,7 +706,9 @@ class MacpClient(_Calls, Blocking):
         scheduler: AsyncIOScheduler | LoopClock | None = None,
         options: ChannelOptions = (),
         retry: RetryPolicy | None = SEND_RETRY,
+        telemetry: Telemetry = OFF,
     ) -> None:
+        _check(telemetry)
         if not isinstance(target, str) or not target.strip() or target.startswith(("http://", "https://")):
             raise MacpSessionError(f"a target is 'host:port', such as '127.0.0.1:50051', not {target!r}")
         credentials = None
@@ -712,8 +722,9 @@ class MacpClient(_Calls, Blocking):
             clock, release = lease.clock, lease.release
         else:
             clock = loop_clock(scheduler)
-        transport = GrpcTransport(target, clock=clock, credentials=credentials, options=options)
-        self._connect(_Connection(transport, release, retry), auth, default_timeout, target)
+        watching = telemetry.connection(target, clock)
+        transport = GrpcTransport(target, clock=clock, credentials=credentials, options=options, trace=watching.trace)
+        self._connect(_Connection(transport, release, retry, watching), auth, default_timeout, target)
 
     @classmethod
     def embedded(
@@ -723,6 +734,7 @@ class MacpClient(_Calls, Blocking):
         runtime: Runtime | None = None,
         default_timeout: float | None = DEFAULT_TIMEOUT,
         retry: RetryPolicy | None = SEND_RETRY,
+        telemetry: Telemetry = OFF,
     ) -> Self:
         """A client of a runtime in this process: no server, no socket.
 
@@ -731,15 +743,18 @@ class MacpClient(_Calls, Blocking):
             runtime: which runtime; without one the client makes its own and closes it with itself.
             default_timeout: seconds a unary call may take.
             retry: how a send is tried again under its message id; None does not.
+            telemetry: what sends and session streams report to.
         """
         from macp_rx.runtime import Runtime  # a third of what the package is to import, and many need only a client
 
+        _check(telemetry)
         release = _nothing
         if runtime is None:
             runtime = Runtime()
             release = runtime.close
         client = cls.__new__(cls)
-        connection = _Connection(runtime.connect(), release, retry)
+        watching = telemetry.connection("embedded", runtime.clock)
+        connection = _Connection(runtime.connect(), release, retry, watching)
         client._connect(connection, AuthConfig.for_dev_agent(agent), default_timeout, "embedded")
         return client
 
@@ -748,9 +763,7 @@ class MacpClient(_Calls, Blocking):
     ) -> None:
         _Calls.__init__(self, connection, auth, default_timeout)
         self.target = target
-        if (
-            connection.clock.runs_by_itself
-        ):  # under virtual time there is no thread to leave behind, and nobody holds a client
+        if connection.clock.runs_by_itself:  # virtual time has no thread to leave behind, and nobody holds a client
             connection.used_by(self)
 
     @property
@@ -810,6 +823,11 @@ class MacpClient(_Calls, Blocking):
 
     def __repr__(self) -> str:
         return f"MacpClient({self.target!r}, {self.auth.sender if self.auth else 'nobody'!r})"
+
+
+def _check(telemetry: object) -> None:
+    if not isinstance(telemetry, Telemetry) or isinstance(telemetry, type):
+        raise MacpSessionError(f"telemetry is an object such as OpenTelemetry(), not {telemetry!r}")
 
 
 def _tls(root: bytes | None, key: bytes | None, chain: bytes | None) -> grpc.ChannelCredentials:

@@ -127,7 +127,7 @@ class SessionFeed(Feed[core_pb2.StreamSessionResponse]):
         behind = len(self._entries) - self._live
         if behind > LAG_LIMIT:
             self._before.clear()
-            self._live = len(self._entries)
+            self._entries, self._live = [], 0  # what is accepted from now on would come behind a hole
             self.end(MacpRefusedError("STREAM_LAGGED", f"StreamSession receiver fell behind by {behind} envelopes"))
         else:
             self.wake()

@@ -69,7 +69,7 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
         self._ended = False
         self._error: Exception | None = None
         self._call: Call[core_pb2.StreamSessionRequest] | None = None
-        self._forget: Callable[[], None] = _nothing
+        self._known: list[Callable[[], None]] = []  # where the connection must forget it at its end
         self._first = [] if not session_id else [subscribe_frame(session_id, after_sequence)]
         self._unsent = len(self._first)
         self.clock.run_soon(self._open)
@@ -189,7 +189,7 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
             self._end(error)
             return
         self._received.add(self._call)
-        self._forget = self._shared.waited_on(self._lose)
+        self._known = [self._shared.waited_on(self._lose), self._shared.telemetry.buffer(self._received)]
 
     def _send(self, frame: core_pb2.StreamSessionRequest) -> None:
         while not self._reserve():
@@ -258,7 +258,8 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
             return
         self._ended = True
         self._error = error
-        self._forget()
+        for forget in self._known:
+            forget()
         self._room.set()
         ended: list[abc.ObserverBase[Any]] = [*self._observers, *self._error_observers, self._received]
         self._observers.clear()
@@ -334,7 +335,3 @@ def _finish(observers: list[abc.ObserverBase[T]], error: Exception | None) -> No
                 told.callback(observer.on_completed)
             else:
                 told.callback(observer.on_error, error)
-
-
-def _nothing() -> None:
-    return None

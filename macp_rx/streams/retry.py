@@ -16,6 +16,9 @@ TRANSIENT_CODES: Final = frozenset({"STREAM_LAGGED", "RATE_LIMITED", "INTERNAL_E
 TRANSIENT_STATUSES: Final = frozenset({"UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED", "ABORTED"})
 """Statuses that say, without a code of the registry, that the call broke: a cut, a reset, a GOAWAY, a server that stops."""
 
+MOMENT: Final = 1e-6
+"""Seconds; a wait that is shorter is none to a virtual clock, and so would be waited again and again."""
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
@@ -59,7 +62,7 @@ class Backoff:
         if not self.attempts:
             self._since = now
         left = self._since + self._policy.give_up_after - now
-        if left <= 0:
+        if left < MOMENT:
             return None
         longest = min(self._policy.cap, self._policy.first * 2.0 ** min(self.attempts, 30))
         self.attempts += 1

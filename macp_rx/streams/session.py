@@ -7,6 +7,7 @@ server has said all it holds.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -27,6 +28,7 @@ from macp_rx.streams.stream import Stream, on_demand, running
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call, Transport, method
 from macp_rx.transport.shared import SharedTransport
+from macp_rx.transport.telemetry import CallTelemetry
 
 __all__ = [
     "RECONNECT",
@@ -39,6 +41,8 @@ __all__ = [
     "session_events",
     "subscribe_frame",
 ]
+
+_log = logging.getLogger("macp_rx.streams")
 
 STREAM_SESSION: Final = method("StreamSession", core_pb2.StreamSessionRequest, core_pb2.StreamSessionResponse)
 
@@ -121,9 +125,9 @@ class _Statuses:
 
         return Disposable(leave)
 
-    def tell(self, connection: Connection, sequence: int, error: Exception | None = None, missing: int = 0) -> None:
+    def tell(self, status: Status) -> None:
         for observer in self._observers:
-            observer.on_next(Status(connection, sequence, error, missing))
+            observer.on_next(status)
 
 
 # The protocol has no word for the end of a replay. But frames are taken in order, and what answers one comes behind what was said
@@ -218,7 +222,8 @@ class _Reading:
             observer: abc.ObserverBase[Accepted], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
             def start() -> Callable[[], None]:
-                following = _Following(self, observer, statuses.tell)
+                telemetry = self.shared.telemetry.stream(self.session_id, self.after)
+                following = _Following(self, observer, statuses, telemetry)
                 following.start()
                 what = f"{'history' if self.ends is None else 'events'} of {self.session_id}"
                 return waited_on(self.shared, self.shared.running(what, on_demand(following, scheduler)), scheduler)
@@ -239,6 +244,7 @@ class _Following:
         "_backoff",
         "_call",
         "_connected",
+        "_down",
         "_ending",
         "_finite",
         "_kinds",
@@ -254,22 +260,31 @@ class _Following:
         "_seen_before",
         "_sequence",
         "_skipped",
-        "_tell",
+        "_statuses",
+        "_telemetry",
         "_timer",
         "_unfollow",
         "_verifies",
         "_waits_until",
     )
 
-    def __init__(self, reading: _Reading, observer: abc.ObserverBase[Accepted], tell: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        reading: _Reading,
+        observer: abc.ObserverBase[Accepted],
+        statuses: _Statuses,
+        telemetry: CallTelemetry,
+    ) -> None:
         self._reading = reading
         self._observer = observer
-        self._next = observer.on_next
-        self._tell = tell
+        self._next = telemetry.delivering(observer.on_next)
+        self._statuses = statuses
+        self._telemetry = telemetry
         self._sequence = reading.after
         self._finite = reading.ends is None
         self._ending = self._finite
         self._connected = self._live = self._paused = self._over = self._overlap = self._verifies = False
+        self._down = False
         self._last_id = ""
         self._skipped = 0
         # a session has one mode, so its kinds are few: made once, not per item
@@ -293,6 +308,7 @@ class _Following:
 
     def cancel(self) -> None:
         self._over = True
+        self._telemetry.cancelled()
         if self._timer is not None:
             self._timer.dispose()
         if self._unfollow is not None:
@@ -326,7 +342,9 @@ class _Following:
             frames.append(_MARK)
         self._connected = False
         try:
-            call = reading.transport.stream(STREAM_SESSION, frames, self, auth=reading.auth, patient=patient)
+            call = reading.transport.stream(
+                STREAM_SESSION, frames, self, auth=reading.auth, patient=patient, trace=self._telemetry.trace()
+            )
         except MacpClosedError as error:
             self._fail(error)
             return
@@ -367,7 +385,7 @@ class _Following:
     def _reached(self) -> None:
         self._connected = self._reading.transport.reached = True
         self._backoff = None
-        self._tell(Connection.CONNECTED, self._sequence)
+        self._tell(Connection.CONNECTED)
 
     def _answered(self, response: core_pb2.StreamSessionResponse) -> None:
         """An inline error: the answer to our mark, or the subscription's refusal, after which the server leaves the call open."""
@@ -376,7 +394,7 @@ class _Following:
                 self._missed(None)
                 return
             self._live = True
-            self._tell(Connection.CAUGHT_UP, self._sequence)
+            self._tell(Connection.CAUGHT_UP)
             self._follow_end()
         else:
             self._fail(MacpStreamError(response.error))
@@ -413,6 +431,24 @@ class _Following:
         else:
             self._lost(None)  # the server has ended the call, and the session has not ended
 
+    def _tell(self, connection: Connection, error: Exception | None = None, **details: int) -> None:
+        status = Status(connection, self._sequence, error, **details)
+        self._telemetry.happened(connection.value, error, sequence=status.sequence, **details)
+        where = self._reading.session_id, status.sequence
+        if connection is Connection.LOST:
+            self._down = True
+            _log.warning(
+                "session %s: connection lost behind sequence %d: %s", *where, error or "the server ended the call"
+            )
+        elif connection is Connection.GAP:
+            _log.warning(
+                "session %s: up to sequence %d there are %d envelopes that did not come", *where, status.missing
+            )
+        elif connection is Connection.CONNECTED and self._down:
+            self._down = False
+            _log.info("session %s: connected again behind sequence %d", *where)
+        self._statuses.tell(status)  # last: it may be what ends this stream
+
     # Its ends.
 
     def _lost(self, error: MacpTransportError | None) -> None:
@@ -421,7 +457,7 @@ class _Following:
             if not self._reading.transport.reached and error is not None:
                 self._fail(error)  # nobody has ever answered there: more likely a wrong address than an outage
                 return
-            self._tell(Connection.LOST, self._sequence, error)
+            self._tell(Connection.LOST, error)
             self._backoff = Backoff(self._reading.retry, self._reading.transport.clock)
         self._live = False
         self._try_again(error)
@@ -436,7 +472,7 @@ class _Following:
         self._later(delay, self._reconnect)
 
     def _reconnect(self) -> None:
-        self._tell(Connection.RECONNECTING, self._sequence)
+        self._tell(Connection.RECONNECTING)
         self._open(patient=True)
         if not self._over:
             self._later(self._reading.retry.give_up_after, self._give_up)
@@ -475,7 +511,7 @@ class _Following:
         missing = lowest - self._sequence
         self._sequence = lowest
         self._last_id = ""
-        self._tell(Connection.GAP, lowest, error, missing)
+        self._tell(Connection.GAP, error, missing=missing)
         self._open(patient=True)
 
     def _overlaps(self, message_id: str) -> None:
@@ -493,7 +529,7 @@ class _Following:
             self._fail(MacpGapError(self._sequence, None, self._reading.session_id, untold=how_many))
             return
         self._sequence += how_many
-        self._tell(Connection.GAP, self._sequence, missing=how_many)
+        self._tell(Connection.GAP, missing=how_many)
 
     def _verify(self) -> None:
         """Asks once more, behind the end, for what was delivered last: exactly that must come, and nothing after it."""
@@ -524,10 +560,16 @@ class _Following:
 
     def _complete(self) -> None:
         if not self._over:
+            self._telemetry.ended()
             self.cancel()
             self._observer.on_completed()
 
     def _fail(self, error: Exception) -> None:
         if not self._over:
+            if self._down:
+                _log.warning(
+                    "session %s: given up behind sequence %d: %s", self._reading.session_id, self._sequence, error
+                )
+            self._telemetry.ended(error)
             self.cancel()
             self._observer.on_error(error)

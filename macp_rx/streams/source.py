@@ -59,7 +59,7 @@ def watch(
 def waited_on(
     shared: SharedTransport, cancel: Callable[[], None], scheduler: abc.SchedulerBase | None
 ) -> Callable[[], None]:
-    """Lets whoever waits for a call, if its subscription carries one, hear of the connection's close.
+    """Lets whoever waits for a call, if its subscription carries one, hear of the connection's close, and its buffers be seen.
 
     Returns:
         What cancels the call, and forgets them.
@@ -67,9 +67,12 @@ def waited_on(
     if not isinstance(scheduler, Demand):
         return cancel
     forget = shared.waited_on(scheduler.lose)
+    unwatch = [shared.telemetry.buffer(buffer) for buffer in scheduler.buffers]
 
     def leave() -> None:
         forget()
+        for stop in unwatch:
+            stop()
         cancel()
 
     return leave

@@ -17,6 +17,7 @@ from reactivex.internal.exceptions import SequenceContainsNoElementsError
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpClosedError, MacpOverflowError, MacpTimeoutError
 from macp_rx.transport.base import SUBSCRIBER, Receiver
+from macp_rx.transport.telemetry import Buffer
 
 __all__ = ["OVERFLOW_FACTOR", "Demand", "Pausable", "Pull", "Stream", "on_demand", "running", "stream"]
 
@@ -303,10 +304,12 @@ class Demand(Clock):
     Args:
         clock: the clock that really schedules.
         lose: hears why nothing will come any more, past the operators in between.
+        buffers: where items wait on their way to the consumer.
     """
 
-    def __init__(self, clock: Clock, lose: Callable[[Exception], None]) -> None:
+    def __init__(self, clock: Clock, lose: Callable[[Exception], None], *buffers: Buffer) -> None:
         super().__init__()
+        self.buffers = buffers
         self._clock = clock
         self.lose = lose
         self._sources: list[Pausable] = []
@@ -418,7 +421,7 @@ class Pull(abc.ObserverBase[T]):
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._demand = Demand(clock, self.on_error)
+        self._demand = Demand(clock, self.on_error, self)
         self._items: deque[T] = deque()
         self._ended = False
         self._error: Exception | None = None
@@ -429,6 +432,16 @@ class Pull(abc.ObserverBase[T]):
     def subscribe(self, source: Observable[T]) -> None:
         """Subscribes to the source, carrying demand."""
         self._subscription = source.subscribe(self, scheduler=self._demand)
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait to be read."""
+        return len(self._items)
+
+    @property
+    def dropped(self) -> int:
+        """None ever: what does not fit is an error."""
+        return 0
 
     def add(self, source: Pausable) -> None:
         """Attaches a source that is not subscribed to but pushes by itself."""

@@ -16,7 +16,8 @@ from google.protobuf.message import Message as Protobuf
 from macp_rx.clock import LoopClock
 from macp_rx.errors import MacpClosedError, MacpTimeoutError, MacpTransportError
 from macp_rx.transport.auth import AuthConfig, TokenProvider
-from macp_rx.transport.base import BLOCKED, Call, Method, Receiver, reply_to, report_blocked
+from macp_rx.transport.base import BLOCKED, Call, Metadata, Method, Receiver, reply_to, report_blocked
+from macp_rx.transport.telemetry import OFF
 
 __all__ = ["ChannelOptions", "GrpcCall", "GrpcTransport", "ResponseStream"]
 
@@ -26,7 +27,6 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 ChannelOptions = Sequence[tuple[str, str | int]]
-Metadata = tuple[tuple[str, str], ...]
 
 STREAMS_PER_CHANNEL: Final = 100
 """The real server allows 128 HTTP/2 streams per connection, and past that everything hangs, unary calls too (measured)."""
@@ -67,6 +67,7 @@ class GrpcTransport:
         clock: the loop on which every call lives.
         credentials: TLS credentials; None is plaintext.
         options: gRPC channel options, over the defaults of this module.
+        trace: says to which trace the work at hand belongs, for calls that are in none of their own.
         streams_per_channel: open another connection beyond that many concurrent streams.
     """
 
@@ -77,6 +78,7 @@ class GrpcTransport:
         clock: LoopClock,
         credentials: grpc.ChannelCredentials | None,
         options: ChannelOptions = (),
+        trace: Callable[[], Metadata] = OFF.trace,
         streams_per_channel: int = STREAMS_PER_CHANNEL,
     ) -> None:
         self.clock = clock
@@ -85,6 +87,7 @@ class GrpcTransport:
         self._credentials = credentials
         # of two values of one option grpc takes the first (measured), and we the last
         self._options = list({option[0]: option for option in (*DEFAULT_OPTIONS, *options)}.values())
+        self._trace = trace
         self._streams_per_channel = streams_per_channel
         self._unary: _Connection | None = None
         self._streaming: list[_Connection] = []
@@ -106,12 +109,14 @@ class GrpcTransport:
         *,
         auth: AuthConfig | None,
         timeout: float | None,
+        trace: Metadata | None = None,
     ) -> Callable[[], None]:
         """Starts a unary call on the connection that no stream uses."""
         self._check_open()
         if self._unary is None:
             self._unary = self._connect()
-        work = self._call(self._unary, method, request, receiver, auth, timeout)
+        trace = self._trace() if trace is None else trace
+        work = self._call(self._unary, method, request, receiver, auth, timeout, trace)
         task = self._track(self.clock.loop.create_task(work))
 
         def cancel() -> None:
@@ -127,10 +132,14 @@ class GrpcTransport:
         receiver: Receiver[Res],
         auth: AuthConfig | None,
         timeout: float | None,
+        trace: Metadata,
     ) -> None:
         try:
-            # the call gets no name here: a consumer's exception keeps this frame, which would keep grpc's poller thread
-            response = await connection.open(method)(request, metadata=await metadata(auth, timeout), timeout=timeout)
+            # neither the call nor the token get a name here: a consumer's exception keeps this frame, and grpc's poller thread
+            # would live as long as a call in it
+            response = await connection.open(method)(
+                request, metadata=await metadata(auth, timeout) + trace, timeout=timeout
+            )
         except asyncio.CancelledError:
             _cancelled_by_peer(receiver, method.path)
         except grpc.aio.AioRpcError as error:
@@ -150,17 +159,20 @@ class GrpcTransport:
         auth: AuthConfig | None,
         on_sent: Callable[[], None] = _nothing,
         patient: bool = False,
+        trace: Metadata | None = None,
     ) -> Call[Req]:
         """Starts a streaming call on a connection with room."""
         self._check_open()
+        traced = self._trace() if trace is None else trace
         connection = self._with_room()
         open_method = connection.open(method)
         first = None if method.client_streaming else requests[0]
 
         def open_call(identity: Metadata) -> ResponseStream[Res]:
-            if first is None:
-                return cast("ResponseStream[Res]", open_method(metadata=identity, wait_for_ready=patient))
-            return cast("ResponseStream[Res]", open_method(first, metadata=identity, wait_for_ready=patient))
+            request = () if first is None else (first,)
+            return cast(
+                "ResponseStream[Res]", open_method(*request, metadata=identity + traced, wait_for_ready=patient)
+            )
 
         call = GrpcCall[Req, Res](
             open_call,

@@ -44,7 +44,7 @@ def test_order_completion_and_errors_come_behind_the_items(marbles: Marbles) -> 
     marbles.expect(items.pipe(mo.deliver_on(marbles.clock, overflow="error"))).to_be(
         "-a-b-(c d)-#", error=ValueError("lost")
     )
-    marbles.expect_subscriptions(items).to_be("^--------!")
+    marbles.expect_subscriptions(items).to_be("^------!")
 
 
 def test_a_consumer_that_raises_gets_its_error_once_and_nobody_else_notices() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+from collections.abc import Callable
 
 import pytest
 from reactivex import operators as ops
@@ -23,18 +24,35 @@ def started(client: MacpClient) -> DecisionSession:
     return session
 
 
+def wait_until(where: MacpClient | Runtime, holds: Callable[[], bool]) -> None:
+    """Waits until something holds on a clock's thread, which looks every ten milliseconds."""
+    held = threading.Event()
+
+    def look() -> None:
+        if holds():
+            held.set()
+        else:
+            where.clock.run_later(0.01, look)
+
+    where.clock.run_soon(look)
+    assert held.wait(5)
+
+
 def test_a_cell_that_runs_twice_has_two_subscriptions(connect: Connect) -> None:
     client = connect("chair")
     session = started(client)
     heard = Recorder()
     for _ in range(2):
-        client.session_events(session.session_id).pipe(ops.do_action(heard.on_next)).subscribe(show)
+        client.session_events(session.session_id).pipe(
+            ops.do_action(heard.on_next, on_completed=heard.on_completed)
+        ).subscribe(show)
     heard.wait_for(2)
     two = client.subscriptions
     assert [subscription.what for subscription in two] == [f"events of {session.session_id}"] * 2
     assert all("show" in subscription.who and "test_subscriptions.py" in subscription.who for subscription in two)
     session.cancel()
-    heard.wait(lambda _: client.subscriptions == ())
+    heard.wait_for_end()
+    wait_until(client, lambda: client.subscriptions == ())
 
 
 def test_a_callback_that_blocks_the_io_thread_is_named(
@@ -67,16 +85,7 @@ def test_a_client_that_is_collected_ends_its_calls_and_its_thread(no_thread_left
         assert runtime.open_calls >= 1
         del client, session
         gc.collect()
-        gone = threading.Event()
-
-        def look() -> None:
-            if runtime.open_calls == 0:
-                gone.set()
-            else:
-                runtime.clock.run_later(0.01, look)
-
-        runtime.clock.run_soon(look)
-        assert gone.wait(5)
+        wait_until(runtime, lambda: runtime.open_calls == 0)
         assert not heard.completed
         assert heard.error is None
 
