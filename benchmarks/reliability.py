@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import Row
-from benchmarks.talker import ENVELOPES, SESSION, message_id, running_talker
+from benchmarks.talker import SESSION, message_id
 from macp_rx import AuthConfig, MacpClient
 
 __all__ = ["rows"]
