@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.talker import ENVELOPES, running_talker
 from macp_rx import AuthConfig, DecisionSession, MacpClient, MacpTransportError
 from macp_rx.protocol.modes import decision
 from macp_rx.streams.session import Connection, Status
+from tests.chaos.slow_reader import READERS
+from tests.chaos.talker import ENVELOPES, running_talker
 from tests.conftest import RealServer
 
 AGENTS = 10
@@ -26,15 +27,15 @@ def test_memory_stays_bounded_and_every_envelope_comes_once() -> None:
     with running_talker() as target:
         readers = {
             who: subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.reliability", who, target],
+                [sys.executable, "-m", "tests.chaos.slow_reader", who, target],
                 stdout=subprocess.PIPE,
                 text=True,
                 cwd=ROOT,
             )
-            for who in ("ours", "ours-small-windows")
+            for who in READERS
         }
         heard = {who: json.loads(reader.communicate(timeout=60)[0]) for who, reader in readers.items()}
-    for who, most in (("ours", 20), ("ours-small-windows", 5)):
+    for who, most in (("ours", 20), ("small-windows", 5)):
         assert heard[who]["right"] == ENVELOPES
         assert heard[who]["megabytes"] < most
 

@@ -34,11 +34,11 @@ def message_id(sequence: int) -> str:
 def running_talker() -> Iterator[str]:
     """The talker in a process of its own; gives its ``host:port``."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.talker"],
+        [sys.executable, "-m", "tests.chaos.talker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
     )
     with process:
         assert process.stdin is not None
