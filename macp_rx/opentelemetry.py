@@ -27,10 +27,10 @@ try:
     from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
     from opentelemetry.propagators.textmap import Setter, TextMapPropagator
     from opentelemetry.trace import SpanKind, StatusCode, TracerProvider
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "macp_rx.opentelemetry needs the package opentelemetry-api: pip install 'macp-rx[otel]'"
-    ) from error
+    ) from _error
 
 __all__ = ["OpenTelemetry"]
 
@@ -62,7 +62,7 @@ class OpenTelemetry:
         propagator: TextMapPropagator | None = None,
     ) -> None:
         self.tracer: Final = trace.get_tracer(SCOPE, VERSION, tracer_provider)
-        self.meters: Final = _meters(meter_provider)
+        self._meters: Final = _meters(meter_provider)
         self._propagator = propagator
 
     def connection(self, target: str, clock: Clock) -> ConnectionTelemetry:
@@ -176,7 +176,7 @@ class _Connection:
         )
 
     def buffer(self, buffer: Buffer) -> Callable[[], None]:
-        return self.telemetry.meters.buffer(buffer)
+        return self.telemetry._meters.buffer(buffer)  # pyright: ignore[reportPrivateUsage]  # one module
 
     def closed(self) -> None:
         for call in tuple(self.open):
@@ -188,7 +188,7 @@ class _Call:
 
     def __init__(self, connection: _Connection, path: str, about: Attributes) -> None:
         self.connection: Final = connection
-        self.meters: Final = connection.telemetry.meters
+        self._meters: Final = connection.telemetry._meters  # pyright: ignore[reportPrivateUsage]  # one module
         self.about: Final = about
         self.method: Final[Attributes] = {"rpc.system.name": "grpc", "rpc.method": path[1:], **connection.server}
         self.began: Final = self.now
@@ -246,7 +246,7 @@ class _Send(_Call):
 
     def measure(self, about: Attributes) -> None:
         kind = {"macp.message_type": self.about["macp.message_type"]}
-        self.meters.duration.record((self.now - self.began) / 1e9, {**self.method, **kind, **about}, self.context)
+        self._meters.duration.record((self.now - self.began) / 1e9, {**self.method, **kind, **about}, self.context)
 
 
 class _Stream(_Call):
@@ -260,12 +260,12 @@ class _Stream(_Call):
         if what == Connection.LOST.value:
             self.why = _type(error) if error else "OK"
         elif what == Connection.RECONNECTING.value:
-            self.meters.reconnects.add(1, {**self.connection.server, "error.type": self.why}, self.context)
+            self._meters.reconnects.add(1, {**self.connection.server, "error.type": self.why}, self.context)
         elif what == Connection.GAP.value:
-            self.meters.missing.add(details["missing"], self.connection.server, self.context)
+            self._meters.missing.add(details["missing"], self.connection.server, self.context)
 
     def delivering(self, on_next: OnNext) -> OnNext:
-        lag, clock, server = self.meters.lag, self.connection.clock, self.connection.server
+        lag, clock, server = self._meters.lag, self.connection.clock, self.connection.server
 
         def deliver(accepted: Accepted) -> None:
             self.delivered += 1

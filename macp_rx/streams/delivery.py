@@ -72,7 +72,7 @@ class Delivery:
             )
 
         def subscribe(observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-            hop = _Hop(self, source, observer)
+            hop = _Hop(self, source, observer, self._hops)
             self._hops[hop] = None
             hop.start(self._scheduler, self._buffer, self._overflow, scheduler)
             return Disposable(on_demand(hop, scheduler))
@@ -90,16 +90,15 @@ class Delivery:
                 "deliver_on(overflow=%r) has dropped %d items: its consumer is too slow", self._overflow, self.dropped
             )
 
-    def forget(self, hop: _Hop[Any]) -> None:
-        """Forgets a subscription that is over."""
-        self._hops.pop(hop, None)
-
 
 class _Hop(abc.ObserverBase[T], Generic[T]):
     """One subscription: items come in on the source's thread and go out on the scheduler's."""
 
-    def __init__(self, delivery: Delivery, source: Observable[T], observer: abc.ObserverBase[T]) -> None:
+    def __init__(
+        self, delivery: Delivery, source: Observable[T], observer: abc.ObserverBase[T], hops: dict[_Hop[Any], None]
+    ) -> None:
         self._delivery = delivery
+        self._hops = hops
         self._source = source
         self._observer = observer
         self._items: deque[T] = deque()
@@ -229,7 +228,7 @@ class _Hop(abc.ObserverBase[T], Generic[T]):
     def cancel(self) -> None:
         self._over = True
         self._items.clear()
-        self._delivery.forget(self)
+        self._hops.pop(self, None)
         self._upstream.dispose()
 
 

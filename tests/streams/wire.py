@@ -15,7 +15,7 @@ from reactivex.disposable import Disposable
 from macp_rx import MacpClient, MacpTimeoutError, MacpTransportError, Runtime
 from macp_rx.clock import Clock
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import Call, Method, Receiver
+from macp_rx.transport.base import Call, Metadata, Method, Receiver
 
 __all__ = ["CUT", "INTERNAL", "LAGGED", "Fault", "Made", "Wire"]
 
@@ -142,6 +142,7 @@ class Wire:
         *,
         auth: AuthConfig | None,
         timeout: float | None,
+        trace: Metadata | None = None,
     ) -> Callable[[], None]:
         rpc = self._note(method, [request]).rpc
         fault = self._fault(rpc)
@@ -160,11 +161,11 @@ class Wire:
             error = fault.error
             return self.soon(lambda: receiver.on_error(error), fault.delay)
         if not fault.delay:
-            return self._through.unary(method, request, answer, auth=auth, timeout=timeout)
+            return self._through.unary(method, request, answer, auth=auth, timeout=timeout, trace=trace)
         cancel: list[Callable[[], None]] = []
 
         def arrive() -> None:
-            cancel[:] = [self._through.unary(method, request, answer, auth=auth, timeout=timeout)]
+            cancel[:] = [self._through.unary(method, request, answer, auth=auth, timeout=timeout, trace=trace)]
 
         cancel.append(self.soon(arrive, fault.delay))
         return lambda: cancel[0]()
@@ -178,10 +179,11 @@ class Wire:
         auth: AuthConfig | None,
         on_sent: Callable[[], None] | None = None,
         patient: bool = False,
+        trace: Metadata | None = None,
     ) -> Call[Any]:
         made = self._note(method, list(requests), patient)
         through = lambda frames, receiver: self._through.stream(  # noqa: E731
-            method, frames, receiver, auth=auth, on_sent=on_sent or _nothing
+            method, frames, receiver, auth=auth, on_sent=on_sent or _nothing, trace=trace
         )
         stream = _Stream(self, made, receiver, self._fault(made.rpc), through)
         self._streams[stream] = None
