@@ -1,4 +1,4 @@
-"""What a stream survives: outages, a session's end, a slow consumer. How much reading costs with all that: `benchmarks.reading`."""
+"""What a stream survives: outages, a session's end, a slow consumer. What reading costs with all that: `benchmarks.reading`."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.chaos.talker import SESSION, message_id
 
 __all__ = ["READERS", "consume"]
 
-PACE, SLOW_FOR = 0.1, 3.0
+PACE, SLOW_FOR = 0.1, 2.0
 """Seconds per envelope of a slow consumer, and how long it is slow."""
 
 

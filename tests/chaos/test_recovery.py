@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import pytest
 
 from macp_rx import AuthConfig, DecisionSession, MacpClient
+from macp_rx.streams.session import Connection
 from tests.chaos.proxy import Proxy
 from tests.conftest import RealServer, Recorder
 
@@ -57,5 +59,25 @@ def test_a_stream_delivers_within_a_moment_of_the_servers_return(
             assert heard.at[1] - at >= 0
 
 
-def connect(target: str) -> MacpClient:
-    return MacpClient(target=target, secure=False, auth=AuthConfig.for_dev_agent("chair"))
+@pytest.mark.server
+def test_a_connection_that_died_silently_is_found_after_a_long_silence(real_server: RealServer) -> None:
+    """By default grpc pings an idle stream twice and never again, and waits a minute for the answer."""
+    pings = [("grpc.keepalive_time_ms", 300), ("grpc.http2.ping_timeout_ms", 300)]
+    with Proxy(real_server.target) as proxy, connect(proxy.target, pings) as client:
+        session = DecisionSession(client)
+        session.start(intent="silence", participants=["chair"], ttl_ms=600_000)
+        lost, caught_up, long_after = threading.Event(), threading.Event(), threading.Event()
+        told = {Connection.LOST: lost, Connection.CAUGHT_UP: caught_up}
+        events = client.session_events(session.session_id)
+        events.status.subscribe(lambda status: told.get(status.connection, threading.Event()).set())
+        events.subscribe()
+        assert caught_up.wait(5)
+        client.clock.run_later(2.8, long_after.set)  # two pings, which are a second apart at least
+        long_after.wait()
+        assert not lost.is_set()
+        proxy.silence()
+        assert lost.wait(2)
+
+
+def connect(target: str, options: Sequence[tuple[str, int]] = ()) -> MacpClient:
+    return MacpClient(target=target, secure=False, auth=AuthConfig.for_dev_agent("chair"), options=options)

@@ -221,7 +221,7 @@ def survived(
             0.13.0): then a stream can only tell that it is not whole.
     """
     chance = random.Random(seed)
-    rounds = [chance.randrange(points // 4, points) for _ in range(SESSIONS)]
+    rounds = [chance.randrange(points // 8, points // 2) for _ in range(SESSIONS)]
     with Proxy(target) as proxy:
         talk = Talk(target, proxy.target if cut_sends else target, proxy.target, rounds)
         try:
@@ -250,7 +250,7 @@ def check_complete(talk: Talk) -> None:
 
 
 def test_nothing_is_lost_and_nothing_comes_twice(serve: Serve, seed: int, points: int) -> None:
-    server = serve(MACP_COMPACT_TERMINAL_LOGS="0", MACP_SHUTDOWN_DRAIN_SECS="1")
+    server = serve(MACP_COMPACT_TERMINAL_LOGS="0", MACP_SHUTDOWN_DRAIN_SECS="0")
     with survived(server.target, seed, points, server, cut_sends=False) as talk:
         check_idle(talk)
         check_complete(talk)
@@ -270,7 +270,7 @@ def test_what_a_server_has_never_told_is_found_out(serve: Serve, seed: int, poin
 
     Its order is that in which the server told: a restart puts a message that was cut and sent again back at its first place.
     """
-    server = serve(MACP_COMPACT_TERMINAL_LOGS="0", MACP_SHUTDOWN_DRAIN_SECS="1")
+    server = serve(MACP_COMPACT_TERMINAL_LOGS="0", MACP_SHUTDOWN_DRAIN_SECS="0")
     with survived(server.target, seed, points // 4, server) as talk:
         check_idle(talk)
         for reader in talk.readers:
@@ -283,7 +283,7 @@ def test_what_a_server_has_never_told_is_found_out(serve: Serve, seed: int, poin
 
 
 def test_what_a_server_has_forgotten_is_told(serve: Serve, seed: int, points: int) -> None:
-    server = serve(MACP_SHUTDOWN_DRAIN_SECS="1")
+    server = serve(MACP_SHUTDOWN_DRAIN_SECS="0")
     with survived(server.target, seed, points, server, cut_sends=False) as talk:
         check_idle(talk)
         for reader in talk.readers:
