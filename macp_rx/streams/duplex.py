@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -23,7 +22,7 @@ from macp_rx.errors import (
     MacpTimeoutError,
 )
 from macp_rx.streams.session import STREAM_SESSION, subscribe_frame
-from macp_rx.streams.stream import Pull, Stream
+from macp_rx.streams.stream import Pull, Stream, tell_raised
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call
 from macp_rx.transport.shared import SharedTransport
@@ -244,8 +243,7 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
             except Exception as error:
                 if observer in observers:  # else it has left before it raised
                     observers.remove(observer)
-                # not from here: one without on_error raises again, and it would be the call that fails
-                self.clock.schedule(partial(_told, observer, error))
+                tell_raised(self.clock, observer, error)
 
     def _lose(self, error: Exception) -> None:
         """The client was closed: who reads or sends is told, who subscribed hears nothing more, as after their own dispose."""
@@ -320,10 +318,6 @@ class _Responses:
 
     def on_completed(self) -> None:
         self._end(None)
-
-
-def _told(observer: abc.ObserverBase[T], error: Exception, _scheduler: abc.SchedulerBase, _state: object) -> None:
-    observer.on_error(error)
 
 
 def _finish(observers: list[abc.ObserverBase[T]], error: Exception | None) -> None:

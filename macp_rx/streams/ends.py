@@ -113,7 +113,8 @@ class Ends:
     def _ask_all(self) -> None:
         for session_id in tuple(self._followers):
             self._ask(session_id)
-        self._asking.disposable = self._transport.clock.run_later(ASK_EVERY, self._ask_all)
+        if self._polls:
+            self._asking.disposable = self._transport.clock.run_later(ASK_EVERY, self._ask_all)
 
     def _ask(self, session_id: str) -> None:
         if session_id in self._asked:
@@ -136,8 +137,9 @@ class Ends:
             self._transport.unary(
                 GET_SESSION, request, _Hearing(answered, failed), auth=self._auth, timeout=10 * ASK_EVERY
             )
-        except MacpClosedError:
-            self._asked.discard(session_id)
+        except MacpClosedError:  # and with the connection everybody who followed
+            self._followers.clear()
+            self._arrange()
 
     def _heard(self, metadata: core_pb2.SessionMetadata) -> None:
         if metadata.state in TERMINAL:

@@ -8,7 +8,7 @@ from typing import Final
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpRefusedError, MacpSessionError, MacpTransportError
 
-__all__ = ["Backoff", "RetryPolicy", "is_transient"]
+__all__ = ["MOMENT", "Backoff", "RetryPolicy", "is_transient"]
 
 TRANSIENT_CODES: Final = frozenset({"STREAM_LAGGED", "RATE_LIMITED", "INTERNAL_ERROR"})
 """Codes of the registry that may pass by themselves (`protocol.md` 9.1); every other is the answer."""
@@ -56,12 +56,16 @@ class Backoff:
         self.attempts: int = 0
         """How many retries there were since the last success."""
 
+    @property
+    def left(self) -> float:
+        """Seconds from now until it is time to give up."""
+        return max(0.0, self._since + self._policy.give_up_after - self._clock.seconds)
+
     def next(self) -> float | None:
         """Seconds to wait before the next try; None if it is time to give up."""
-        now = self._clock.seconds
         if not self.attempts:
-            self._since = now
-        left = self._since + self._policy.give_up_after - now
+            self._since = self._clock.seconds
+        left = self.left
         if left < MOMENT:
             return None
         longest = min(self._policy.cap, self._policy.first * 2.0 ** min(self.attempts, 30))

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final, Generic, Protocol, Self, TypeVar, cast, overload
 
 from reactivex import Observable, abc
@@ -19,7 +20,7 @@ from macp_rx.errors import MacpClosedError, MacpOverflowError, MacpTimeoutError
 from macp_rx.transport.base import SUBSCRIBER, Receiver
 from macp_rx.transport.telemetry import Buffer
 
-__all__ = ["OVERFLOW_FACTOR", "Demand", "Pausable", "Pull", "Stream", "on_demand", "running", "stream"]
+__all__ = ["OVERFLOW_FACTOR", "Demand", "Pausable", "Pull", "Stream", "on_demand", "running", "stream", "tell_raised"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -281,6 +282,14 @@ def running(clock: Clock, start: Callable[[], Callable[[], None]], observer: abc
     except MacpClosedError as error:
         observer.on_error(error)
     return Disposable(dispose)
+
+
+def tell_raised(clock: Clock, observer: abc.ObserverBase[T], error: Exception) -> None:
+    """Tells an observer what it has raised itself: its own error, which nobody else notices.
+
+    Not at once: one that has no on_error raises again, and it would be the call that fails.
+    """
+    clock.run_later(0, partial(observer.on_error, error))
 
 
 class Pausable(Protocol):

@@ -433,14 +433,24 @@ class GrpcCall(Generic[Req, T]):
         # the only writer: two overlapping writes end the RPC with INTERNAL (measured)
         try:
             while self._outgoing:
-                await self._call.write(self._outgoing.popleft())
+                await _write(self._call, self._outgoing.popleft())
                 self._on_sent()
             if self._half_closed:
                 await self._call.done_writing()
-        except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
+        except (asyncio.InvalidStateError, grpc.aio.AioRpcError, grpc.aio.InternalError):
             pass  # the call has ended; the reader has its status and tells it
         finally:
             self._writing = False
+
+
+async def _write(call: Any, request: Protobuf) -> None:
+    """As grpc.aio's own `write`; but where the server has ended the call, that one puts INTERNAL, "Internal error from Core", in
+    the place of the status that says why (of 200 subscriptions to unknown sessions 92 were not NOT_FOUND, measured).
+    """
+    await call.wait_for_connection()
+    if call.done():
+        raise asyncio.InvalidStateError
+    await call._cython_call.send_serialized_message(request.SerializeToString())
 
 
 async def metadata(auth: AuthConfig | None, timeout: float | None = None) -> Metadata:

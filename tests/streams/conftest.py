@@ -23,7 +23,7 @@ def wire(macp_runtime: Runtime) -> Iterator[Wire]:
 @pytest.fixture
 def talk(macp_runtime: Runtime) -> Conversation:
     """A decision session of the embedded runtime, spoken in past the wire: it knows nothing of its faults."""
-    return Conversation(MacpClient.embedded(agent="chair", runtime=macp_runtime), DECISION)
+    return Conversation(MacpClient.embedded(agent="chair", runtime=macp_runtime), DECISION, ttl_ms=86_400_000)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import Ack, MACPError
 from reactivex.disposable import Disposable
 
-from macp_rx import MacpClient, MacpTimeoutError, MacpTransportError, Runtime
+from macp_rx import MacpClient, MacpClosedError, MacpTimeoutError, MacpTransportError, Runtime
 from macp_rx.clock import Clock
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call, Metadata, Method, Receiver
@@ -60,12 +60,14 @@ class Made:
         at: when, in seconds since the clock's start.
         requests: what it said, so far.
         patient: it was to wait for a server that cannot be reached.
+        half_closed: the client has said all that it has to say.
     """
 
     rpc: str
     at: float
     requests: list[Any] = field(default_factory=list[Any])
     patient: bool = False
+    half_closed: bool = False
 
 
 class Wire:
@@ -77,7 +79,7 @@ class Wire:
 
     def __init__(self, runtime: Runtime) -> None:
         self.reached: bool = True
-        self.tells_ends: bool = True
+        self.in_process: bool = True
         self.calls: list[Made] = []
         self.down: MacpTransportError | None = None
         """While set, new calls fail with it, and patient ones wait."""
@@ -86,6 +88,7 @@ class Wire:
         self._through = runtime.connect()
         self._faults: dict[str, deque[Fault]] = {}
         self._streams: dict[_Stream, None] = {}
+        self._closed = False
 
     @property
     def clock(self) -> Clock:
@@ -132,6 +135,11 @@ class Wire:
         """How many streams are open."""
         return len(self._streams)
 
+    @property
+    def following(self) -> int:
+        """How many session streams are open that follow what will be said."""
+        return sum(stream.made.rpc == "StreamSession" and not stream.made.half_closed for stream in self._streams)
+
     # What a client sees: a Transport.
 
     def unary(
@@ -144,6 +152,7 @@ class Wire:
         timeout: float | None,
         trace: Metadata | None = None,
     ) -> Callable[[], None]:
+        self._check_open()
         rpc = self._note(method, [request]).rpc
         fault = self._fault(rpc)
         answer = _Answer(rpc, receiver, self.rewrite, fault.error if fault.lost else None)
@@ -181,6 +190,7 @@ class Wire:
         patient: bool = False,
         trace: Metadata | None = None,
     ) -> Call[Any]:
+        self._check_open()
         made = self._note(method, list(requests), patient)
         through = lambda frames, receiver: self._through.stream(  # noqa: E731
             method, frames, receiver, auth=auth, on_sent=on_sent or _nothing, trace=trace
@@ -191,11 +201,16 @@ class Wire:
         return stream
 
     def close(self, on_closed: Callable[[], None]) -> None:
+        self._closed = True
         for stream in tuple(self._streams):
             stream.cancel()
         self._through.close(on_closed)
 
     # Within.
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise MacpClosedError("the wire is closed")
 
     def soon(self, action: Callable[[], object], seconds: float = 0) -> Callable[[], None]:
         """On the clock, and never inside the call; returns what prevents it."""
@@ -249,18 +264,18 @@ class _Stream:
         through: Callable[[list[Any], Receiver[Any]], Call[Any]],
     ) -> None:
         self._wire = wire
-        self._made = made
+        self.made = made
         self._receiver = receiver
         self._fault = fault
         self._through = through
         self._call: Call[Any] | None = None
         self._coming: deque[tuple[int, Callable[[], None]]] = deque()
         self._left = fault.after
-        self._half_closed = self._paused = self._over = False
+        self._paused = self._over = False
 
     def start(self) -> None:
         down = self._wire.down
-        if down is not None and not self._made.patient:
+        if down is not None and not self.made.patient:
             self._wire.soon(lambda: self.finish(down))
         elif (self._fault.error or self._fault.ends) and not self._left:
             self._wire.soon(lambda: self.finish(self._fault.error))
@@ -271,25 +286,25 @@ class _Stream:
         """Opens the call, unless it is open or hangs."""
         if self._over or self._call is not None or self._fault.hangs:
             return
-        frames = list(self._made.requests)
+        frames = list(self.made.requests)
         if self._fault.redelivers:
             frames[0] = type(frames[0]).FromString(frames[0].SerializeToString())
             frames[0].after_sequence = max(0, frames[0].after_sequence - self._fault.redelivers)
         self._call = self._through(frames, self)
         if self._paused:
             self._call.pause()
-        if self._half_closed:
+        if self.made.half_closed:
             self._call.half_close()
 
     # To the client.
 
     def send(self, request: Any) -> None:
-        self._made.requests.append(request)
+        self.made.requests.append(request)
         if self._call is not None:
             self._call.send(request)
 
     def half_close(self) -> None:
-        self._half_closed = True
+        self.made.half_closed = True
         if self._call is not None:
             self._call.half_close()
 
@@ -342,7 +357,7 @@ class _Stream:
         return round(self._wire.clock.seconds * 1e6)
 
     def _receive(self, value: Any) -> None:
-        value = self._wire.rewrite(self._made.rpc, value)
+        value = self._wire.rewrite(self.made.rpc, value)
         if value is None:
             return
         try:
