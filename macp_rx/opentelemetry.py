@@ -207,6 +207,8 @@ class _Call:
         return self.connection.telemetry.inject(self.context)
 
     def happened(self, what: str, error: Exception | None = None, **details: float) -> None:
+        if self not in self.connection.open:
+            return
         about: Attributes = {f"macp.{name}": value for name, value in details.items()}
         if error is not None:
             about |= {"error.type": _type(error), "error.message": str(error)}
@@ -216,24 +218,26 @@ class _Call:
         return on_next
 
     def ended(self, error: Exception | None = None) -> None:
-        if error is None:
-            self._end({"rpc.response.status_code": "OK"})
-            return
-        about: Attributes = {"error.type": _type(error)}
-        if isinstance(error, (MacpRefusedError, MacpTransportError)):
-            about["rpc.response.status_code"] = error.status if isinstance(error, MacpTransportError) else "OK"
-            if error.code:
-                about["macp.error.code"] = error.code
-        self.span.set_status(StatusCode.ERROR, str(error))
-        self._end(about)
+        about: Attributes = {}
+        if error is None or isinstance(error, MacpRefusedError):  # an answer that says no is an answer
+            about["rpc.response.status_code"] = "OK"
+        elif isinstance(error, MacpTransportError):
+            about["rpc.response.status_code"] = error.status
+        if error is not None:
+            about["error.type"] = _type(error)
+        if isinstance(error, MacpRefusedError | MacpTransportError) and error.code:
+            about["macp.error.code"] = error.code
+        self._end(about, error)
 
     def cancelled(self) -> None:
         self._end({"rpc.response.status_code": "CANCELLED"})
 
-    def _end(self, about: Attributes) -> None:
+    def _end(self, about: Attributes, error: Exception | None = None) -> None:
         if self in self.connection.open:
             del self.connection.open[self]
             self.span.set_attributes(about)
+            if error is not None:
+                self.span.set_status(StatusCode.ERROR, str(error))
             self.measure(about)
             self.span.end(self.now)
 
@@ -246,7 +250,8 @@ class _Send(_Call):
 
     def measure(self, about: Attributes) -> None:
         kind = {"macp.message_type": self.about["macp.message_type"]}
-        self._meters.duration.record((self.now - self.began) / 1e9, {**self.method, **kind, **about}, self.context)
+        took = max(0, self.now - self.began) / 1e9  # the clock of the wall may be set back
+        self._meters.duration.record(took, {**self.method, **kind, **about}, self.context)
 
 
 class _Stream(_Call):

@@ -393,6 +393,22 @@ def test_a_stream_that_is_left_or_closed_ends_its_span(
     assert len(watched.spans(STREAM)) == 2
 
 
+def test_what_is_under_way_when_the_client_closes_is_told_once(
+    watched: Watched, embedded: Embedded, virtual_time: GuardedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = embedded(RetryPolicy(first=5, cap=5, give_up_after=120), messages_per_minute=1)
+    session = started(client)
+    session.propose("p1", "one")
+    session.rx.propose("p2", "waits for its next try").subscribe(on_error=lambda _error: None)
+    session.rx.propose("p3", "waits for the one before").subscribe(on_error=lambda _error: None)
+    virtual_time.advance_by(1)
+    client.close()
+    virtual_time.advance_by(60)
+    ends = [attributes_of(span)["rpc.response.status_code"] for span in watched.spans(SEND, message_type="Proposal")]
+    assert ends == ["OK", "CANCELLED", "CANCELLED"]
+    assert [record for record in caplog.records if record.name.startswith("opentelemetry")] == []
+
+
 def test_a_lost_connection_and_its_return(
     watched: Watched, connected_to: str, caplog: pytest.LogCaptureFixture
 ) -> None:

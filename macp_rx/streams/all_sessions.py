@@ -70,10 +70,7 @@ def all_events(
         def start() -> Callable[[], None]:
             following = _Following(reading, observer)
             following.open(patient=False)
-            end = shared.running(
-                f"events of all sessions{f' of {mode}' if mode else ''}", on_demand(following, scheduler)
-            )
-            return waited_on(shared, end, scheduler)
+            return waited_on(shared, shared.running(reading.name, on_demand(following, scheduler)), scheduler)
 
         return running(shared.clock, start, observer)
 
@@ -88,6 +85,11 @@ class _All:
     mode: str
     where: Where | None
     retry: RetryPolicy
+
+    @property
+    def name(self) -> str:
+        """Its name in ``client.subscriptions`` and in the log."""
+        return f"events of all sessions{f' of {self.mode}' if self.mode else ''}"
 
     def wants(self, metadata: core_pb2.SessionMetadata) -> bool:
         if self.mode and metadata.mode != self.mode:
@@ -128,7 +130,9 @@ class _Following:
     # The watch: what it says is a hint to look, as it may be told twice, and after a loss begins anew with every session.
 
     def on_next(self, response: core_pb2.WatchSessionsResponse, /) -> None:
-        self._backoff.reset()
+        if self._backoff.attempts:
+            _log.info("%s: connected again", self._reading.name)
+            self._backoff.reset()
         self._reading.shared.transport.reached = True
         metadata = response.event.session
         session_id = metadata.session_id
@@ -156,6 +160,8 @@ class _Following:
         if delay is None:
             self._fail(error)
         else:
+            if self._backoff.attempts == 1:
+                _log.warning("%s: connection lost: %s", self._reading.name, error)
             self._timer.disposable = self._clock.run_later(delay, lambda: self.open(patient=True))
 
     def on_completed(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -15,6 +16,8 @@ from macp_rx.streams.stream import Stream, on_demand, running
 from macp_rx.transport.shared import SharedTransport
 
 __all__ = ["live"]
+
+_log = logging.getLogger("macp_rx.streams")
 
 S = TypeVar("S")
 
@@ -37,7 +40,7 @@ def live(
 
     Args:
         shared: what carries it.
-        what: its name in ``client.subscriptions``.
+        what: its name in ``client.subscriptions`` and in the log.
         listed: lists the set: one item.
         hints: the watch.
         retry: how to reconnect.
@@ -48,7 +51,7 @@ def live(
 
     def subscribe(observer: abc.ObserverBase[S], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
         def start() -> Callable[[], None]:
-            query = _Query(shared, observer, listed, hints, retry)
+            query = _Query(shared, what, observer, listed, hints, retry)
             query.watch()
             return waited_on(shared, shared.running(what, on_demand(query, scheduler)), scheduler)
 
@@ -63,12 +66,14 @@ class _Query(Generic[S]):
     def __init__(
         self,
         shared: SharedTransport,
+        what: str,
         observer: abc.ObserverBase[S],
         listed: Callable[[], Observable[S]],
         hints: Callable[[], Observable[object]],
         retry: RetryPolicy,
     ) -> None:
         self._shared = shared
+        self._what = what
         self._observer = observer
         self._listed = listed
         self._hints = hints
@@ -82,7 +87,9 @@ class _Query(Generic[S]):
         self._watching.disposable = self._hints().subscribe(self._hint, self._lost, self._ended)
 
     def _hint(self, _event: object) -> None:
-        self._backoff.reset()
+        if self._backoff.attempts:
+            _log.info("%s: connected again", self._what)
+            self._backoff.reset()
         self._stale = True
         self._list()
 
@@ -113,6 +120,8 @@ class _Query(Generic[S]):
             self.cancel()
             self._observer.on_error(error)
         else:
+            if self._backoff.attempts == 1:
+                _log.warning("%s: connection lost: %s", self._what, error)
             self._watching.disposable = self._shared.clock.run_later(delay, self._again)
 
     def _again(self) -> None:

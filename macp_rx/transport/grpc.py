@@ -43,10 +43,9 @@ DEFAULT_OPTIONS: Final[ChannelOptions] = (
     # a peer that is gone without a word is found out by a ping; the reference runtime takes any number of them
     ("grpc.keepalive_time_ms", 10_000),
     (
-        "grpc.keepalive_timeout_ms",
+        "grpc.http2.ping_timeout_ms",
         10_000,
-    ),  # without effect in grpc's core, which waits for its ping timeout (grpc#39239):
-    ("grpc.http2.ping_timeout_ms", 10_000),  # 60 s by default
+    ),  # 60 s by default; grpc's core does not use keepalive_timeout_ms (grpc#39239)
     ("grpc.http2.max_pings_without_data", 0),  # no limit; by default an idle stream is pinged twice and never again
 )
 

@@ -9,7 +9,7 @@ from reactivex import operators as ops
 from reactivex.scheduler import EventLoopScheduler, ThreadPoolScheduler
 from reactivex.subject import Subject
 
-from macp_rx import DecisionSession, MacpClient, MacpOverflowError, MacpSessionError, Runtime
+from macp_rx import DecisionSession, MacpClient, MacpClosedError, MacpOverflowError, MacpSessionError, Runtime
 from macp_rx import operators as mo
 from macp_rx.clock import VirtualClock
 from macp_rx.streams.delivery import Overflow
@@ -130,3 +130,22 @@ def test_the_hop_waits_for_a_consumer_that_pulls() -> None:
         session.commit(action="decision.selected", authority_scope="test", reason="enough")
         events = client.session_events(session.session_id).pipe(mo.deliver_on(client.clock, buffer=8))
         assert [accepted.sequence for accepted in events] == list(range(1, 603))
+
+
+@pytest.mark.parametrize("overflow", ["pause", "drop_oldest"])
+def test_a_close_is_told_to_who_waits_behind_the_hop_and_is_silence_to_who_subscribed(
+    connect: Connect, overflow: Overflow
+) -> None:
+    client = connect("chair")
+    session = DecisionSession(client)
+    session.start(intent="closing", participants=["chair"], ttl_ms=60_000)
+    hop, heard = mo.deliver_on(client.clock, overflow=overflow), Recorder()
+    waiting = iter(session.events.pipe(hop))
+    next(waiting)
+    session.events.pipe(hop).subscribe(heard)
+    heard.wait_for(1)
+    client.close()
+    with pytest.raises(MacpClosedError):
+        next(waiting)
+    assert heard.error is None
+    assert not heard.completed

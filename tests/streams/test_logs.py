@@ -16,6 +16,7 @@ from macp_rx.streams.stream import HIGH_WATER
 from macp_rx.testing.guard import GuardedClock
 from tests.chaos.proxy import Proxy
 from tests.conftest import Recorder
+from tests.streams.wire import CUT, Fault, Wire
 
 Start = Callable[..., DecisionSession]
 
@@ -114,6 +115,28 @@ def test_a_send_that_is_tried_again_and_given_up(start: Start, caplog: pytest.Lo
         assert level == "INFO"
         assert text.startswith(f"{which}, and is sent again in ")
         assert text.endswith(f" s: {refused.value}")
+
+
+@pytest.mark.parametrize(
+    ("watches", "name"),
+    [
+        (lambda client: client.live_policies(), "live policies"),
+        (lambda client: client.all_events(), "events of all sessions"),
+    ],
+)
+def test_a_watch_that_is_lost_and_comes_back(
+    wire: Wire, virtual_time: GuardedClock, caplog: pytest.LogCaptureFixture, watches: Any, name: str
+) -> None:
+    with wire.client() as client:
+        DecisionSession(client).start(intent="logs", participants=["chair"], ttl_ms=3_600_000)
+        watches(client).subscribe()
+        virtual_time.advance_by(1)
+        for rpc in ("WatchPolicies", "WatchSessions"):
+            wire.next(rpc, *[Fault(error=CUT)] * 3)
+        wire.cut()
+        virtual_time.advance_by(10)
+        told = [line for line in said(caplog) if line[1].startswith(f"{name}: ")]
+        assert told == [("WARNING", f"{name}: connection lost: {CUT}"), ("INFO", f"{name}: connected again")]
 
 
 def test_a_server_that_is_gone(caplog: pytest.LogCaptureFixture) -> None:
