@@ -250,7 +250,6 @@ class _Following:
     # 1,000 of these live at once
     __slots__ = (
         "_call",
-        "_caught_up",
         "_connected",
         "_down",
         "_early",
@@ -295,7 +294,7 @@ class _Following:
         self._finite = reading.ends is None
         self._ending = self._finite
         self._connected = self._live = self._paused = self._over = self._overlap = self._verifies = False
-        self._caught_up = self._down = False
+        self._down = False
         self._last_id = ""
         self._skipped = 0
         # a session has one mode, so its kinds are few: made once, not per item
@@ -352,7 +351,7 @@ class _Following:
         self._overlap = bool(self._last_id)
         self._skipped = 0
         frames = [subscribe_frame(reading.session_id, self._sequence - self._overlap), _MARK]
-        self._connected = self._caught_up = self._live = False
+        self._connected = self._live = False
         call = reading.transport.stream(
             STREAM_SESSION, frames, self, auth=reading.auth, patient=patient, trace=self._telemetry.trace()
         )
@@ -418,8 +417,7 @@ class _Following:
             if self._overlap:
                 self._missed(None)
                 return
-            self._caught_up = True
-            self._live = not self._finite
+            self._live = True
             self._tell(Connection.CAUGHT_UP)
             self._follow_end()
         else:
@@ -448,7 +446,7 @@ class _Following:
 
     def on_completed(self) -> None:
         self._call = None
-        if not (self._ending and self._caught_up):
+        if not (self._ending and self._live):
             self._lost(None)  # the server has ended the call, and neither has the session ended nor was all of it said
         elif self._finite or self._verifies:
             self._complete()

@@ -267,6 +267,22 @@ class TestReconnecting:
         wire.close(lambda: None)
         virtual_time.advance_by(10)
         assert len(wire.made("StreamSession")) == calls
+        assert heard.error is None
+
+    def test_a_reader_that_waits_is_told_nothing_by_the_call_that_was_reopened(
+        self, events: SessionStream, talk: Conversation, wire: Wire, virtual_time: VirtualClock
+    ) -> None:
+        reader = Reader(events, virtual_time)
+        virtual_time.advance_by(0)
+        reader.wait()
+        wire.cut()
+        say(talk, 3)
+        virtual_time.advance_by(1)
+        assert len(wire.made("StreamSession")) == 2
+        assert len(reader.heard.items) == 1
+        reader.go_on()
+        virtual_time.advance_by(0)
+        exact(reader.heard, talk)
 
 
 class TestRedelivery:
@@ -287,6 +303,16 @@ class TestRedelivery:
         wire.next("StreamSession", Fault(doubled=True))
         heard, _ = follow(events)
         say(talk, 3)
+        virtual_time.advance_by(0)
+        exact(heard, talk)
+
+    @pytest.mark.parametrize("behind", [1, 100, 511])
+    def test_also_much_later(
+        self, events: SessionStream, talk: Conversation, wire: Wire, virtual_time: VirtualClock, behind: int
+    ) -> None:
+        wire.next("StreamSession", Fault(repeats=behind))
+        heard, _ = follow(events)
+        say(talk, 1200)
         virtual_time.advance_by(0)
         exact(heard, talk)
 
@@ -372,32 +398,33 @@ class TestDispose:
         assert len(wire.made("StreamSession")) == calls
         assert heard.error is None
 
-    def test_on_hearing_that_the_connection_is_lost(
-        self, events: SessionStream, wire: Wire, virtual_time: VirtualClock
+    @pytest.mark.parametrize("connection", Connection)
+    def test_on_hearing_of_the_connection(
+        self, forgetful: Wire, virtual_time: VirtualClock, connection: Connection
     ) -> None:
+        """Then nothing more is told, no call is made, and nobody asks for the session's end."""
+        talk = Conversation(forgetful.client(), DECISION)
+        events = forgetful.client().session_events(talk.session_id, 1, on_gap="continue")
         heard, subscription = follow(events)
+        told: list[Connection] = []
+        calls: list[int] = []
 
         def leave(status: Status) -> None:
-            if status.connection is Connection.LOST:
+            told.append(status.connection)
+            if status.connection is connection:
                 subscription.dispose()
+                calls.append(len(forgetful.made("StreamSession")))
 
         events.status.subscribe(leave)
         virtual_time.advance_by(0)
-        wire.cut()
+        forgetful.cut()
+        say(talk)
+        talk.commit()
         virtual_time.advance_by(400)
-        assert len(wire.made("StreamSession")) == 1
-        assert heard.error is None
-
-    def test_on_hearing_that_it_has_caught_up(
-        self, events: SessionStream, wire: Wire, virtual_time: VirtualClock
-    ) -> None:
-        """Then nobody asks for the session's end either."""
-        _, subscription = follow(events)
-        events.status.pipe(ops.filter(lambda status: status.connection is Connection.CAUGHT_UP)).subscribe(
-            lambda _status: subscription.dispose()
-        )
-        virtual_time.advance_by(5)
-        assert wire.open_streams == 0
+        assert told[-1] is connection
+        assert [len(forgetful.made("StreamSession"))] == calls
+        assert forgetful.open_streams == 0
+        assert (heard.error, heard.completed) == (None, False)
 
     def test_who_drops_the_handle_goes_on_listening(
         self, events: SessionStream, talk: Conversation, virtual_time: VirtualClock
@@ -489,6 +516,22 @@ class TestGap:
         virtual_time.advance_by(0)
         assert len(heard.items) == 5
         assert heard.completed
+
+    def test_what_is_forgotten_while_it_is_counted_is_told_too(
+        self, forgetful: Wire, virtual_time: VirtualClock
+    ) -> None:
+        talk = Conversation(forgetful.client(), DECISION)
+        say(talk, 2)
+        heard, _ = follow(forgetful.client().session_events(talk.session_id))
+        virtual_time.advance_by(0)
+        forgetful.next("StreamSession", Fault(redelivers=2), Fault(error=CUT))
+        forgetful.cut()
+        virtual_time.advance_by(0.05)
+        assert forgetful.asked_after() == [0, 2, 0]
+        talk.commit()
+        virtual_time.advance_by(1)
+        assert isinstance(heard.error, MacpGapError)
+        assert (heard.error.seen, heard.error.lowest) == (3, 4)
 
     def test_a_server_that_does_not_say_where_its_history_begins_cannot_be_gone_on_with(
         self, talk: Conversation, wire: Wire, virtual_time: VirtualClock
@@ -682,9 +725,12 @@ class TestStatus:
         talk = Conversation(forgetful.client(), DECISION)
         events = forgetful.client().session_events(talk.session_id, on_gap="continue")
         errors: list[Exception] = []
+        raised = 0
 
         def raising(status: Status) -> None:
-            if status.connection is connection:
+            nonlocal raised
+            if raised or status.connection is connection:
+                raised += 1
                 raise ZeroDivisionError
 
         events.status.subscribe(raising, errors.append)
@@ -697,6 +743,7 @@ class TestStatus:
         talk.commit()
         virtual_time.advance_by(1)
         assert [type(error) for error in errors] == [ZeroDivisionError]
+        assert raised == 1
         assert (heard.error, heard.completed) == (None, True)
         assert {status.connection for status in told} == set(Connection)
 
@@ -752,14 +799,14 @@ class TestWaitForStart:
         events = wire.client().session_events(later.session_id, wait=30)
         told: list[Connection] = []
         events.status.subscribe(lambda status: told.append(status.connection))
-        wire.next("StreamSession", Fault(), Fault(error=CUT), Fault(error=CUT))
+        wire.next("StreamSession", Fault(), Fault(error=CUT), Fault(error=CUT), Fault(), Fault(error=CUT))
         heard, _ = follow(events)
-        virtual_time.advance_by(2)
+        virtual_time.advance_by(3)
         assert later.start() == OK
         virtual_time.advance_by(1)
         exact(heard, later)
-        assert told[0] is Connection.LOST
-        assert told[-2:] == [Connection.CONNECTED, Connection.CAUGHT_UP]
+        lost, again = Connection.LOST, Connection.RECONNECTING
+        assert told == [lost, again, again, lost, again, Connection.CONNECTED, Connection.CAUGHT_UP]
 
     def test_without_it_an_unknown_session_is_an_error_at_once(self, connect: Connect) -> None:
         client = connect("chair")

@@ -38,6 +38,7 @@ class Fault:
         refused: the code of the Ack that a Send is answered with, which the runtime never sees.
         redelivers: a session stream starts so many envelopes earlier than it was asked to.
         doubled: each response comes twice.
+        repeats: each response comes again behind so many others.
     """
 
     error: Exception | None = None
@@ -49,6 +50,7 @@ class Fault:
     refused: str = ""
     redelivers: int = 0
     doubled: bool = False
+    repeats: int = 0
 
 
 @dataclass
@@ -271,6 +273,7 @@ class _Stream:
         self._call: Call[Any] | None = None
         self._coming: deque[tuple[int, Callable[[], None]]] = deque()
         self._left = fault.after
+        self._past: deque[Any] = deque()
         self._paused = self._over = False
 
     def start(self) -> None:
@@ -331,6 +334,11 @@ class _Stream:
     def on_next(self, value: Any, /) -> None:
         for _ in range(2 if self._fault.doubled else 1):
             self._come(lambda: self._receive(value))
+        if self._fault.repeats:
+            self._past.append(value)
+            if len(self._past) > self._fault.repeats:
+                again = self._past.popleft()
+                self._come(lambda: self._receive(again))
 
     def on_error(self, error: Exception, /) -> None:
         self._come(lambda: self.finish(error))
