@@ -370,9 +370,13 @@ class _Calls:
             session_id: which session.
             events: its stream, where there is one already.
         """
-        events = self.session_events(session_id) if events is None else events
+
+        def behind(after: int) -> Stream[Accepted]:
+            return self.session_events(session_id, after, on_gap="continue")
+
+        events = behind(0) if events is None else events
         within = self.default_timeout
-        return outcome(self._connection, session_id, events, auth=self.auth, timeout=within).of(self)
+        return outcome(self._connection, session_id, events, auth=self.auth, timeout=within, behind=behind).of(self)
 
     def history(self, session_id: str, after_sequence: int = 0) -> SessionStream:
         """What a session has accepted by now, and then completion. Arguments and errors as `session_events`."""

@@ -11,13 +11,13 @@ from macp.v1 import core_pb2
 from reactivex import Observable, abc
 from reactivex.disposable import SerialDisposable
 
-from macp_rx.errors import MacpStreamError, MacpTransportError
+from macp_rx.errors import MacpClosedError, MacpStreamError, MacpTransportError
 from macp_rx.protocol.messages import Accepted
 from macp_rx.streams.ends import TERMINAL, WATCH_SESSIONS, Ends
 from macp_rx.streams.retry import Backoff, RetryPolicy, is_transient
 from macp_rx.streams.session import RECONNECT, session_events
 from macp_rx.streams.source import waited_on
-from macp_rx.streams.stream import Demand, Stream, on_demand, running
+from macp_rx.streams.stream import Demand, Stream, on_demand, running, tell_raised
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call
 from macp_rx.transport.shared import SharedTransport
@@ -162,10 +162,16 @@ class _Following:
         else:
             if self._backoff.attempts == 1:
                 _log.warning("%s: connection lost: %s", self._reading.name, error)
-            self._timer.disposable = self._clock.run_later(delay, lambda: self.open(patient=True))
+            self._timer.disposable = self._clock.run_later(delay, self._reopen)
 
     def on_completed(self) -> None:
         self.on_error(MacpTransportError("UNAVAILABLE", "the server has ended the watch of sessions"))
+
+    def _reopen(self) -> None:
+        try:
+            self.open(patient=True)
+        except MacpClosedError:  # silently, as every call of the client has ended
+            self.cancel()
 
     # Its sessions.
 
@@ -184,8 +190,15 @@ class _Following:
 
         subscription = self._streams[session_id] = SerialDisposable()
         subscription.disposable = events.subscribe(
-            self._observer.on_next, failed, lambda: self._forget(session_id), scheduler=self._demand
+            self._deliver, failed, lambda: self._forget(session_id), scheduler=self._demand
         )
+
+    def _deliver(self, accepted: Accepted) -> None:
+        try:
+            self._observer.on_next(accepted)
+        except Exception as error:  # its own, and not that of one session
+            self.cancel()
+            tell_raised(self._clock, self._observer, error)
 
     def _forget(self, session_id: str) -> None:
         self._streams.pop(session_id, None)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
+
+from reactivex import Observable, abc
+from reactivex.disposable import SerialDisposable
 
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpRefusedError, MacpSessionError, MacpTransportError
 
-__all__ = ["MOMENT", "Backoff", "RetryPolicy", "is_transient"]
+__all__ = ["MOMENT", "Backoff", "RetryPolicy", "is_transient", "retried"]
+
+T = TypeVar("T")
 
 TRANSIENT_CODES: Final = frozenset({"STREAM_LAGGED", "RATE_LIMITED", "INTERNAL_ERROR"})
 """Codes of the registry that may pass by themselves (`protocol.md` 9.1); every other is the answer."""
@@ -76,6 +81,32 @@ class Backoff:
     def reset(self) -> None:
         """Notes a success."""
         self.attempts = 0
+
+
+def retried(source: Observable[T], policy: RetryPolicy, clock: Clock) -> Observable[T]:
+    """Subscribes to a source again while what it fails with may pass.
+
+    source   ---#    ---a|
+    retried  -----------a|
+    """
+
+    def subscribe(observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        backoff, current = Backoff(policy, clock), SerialDisposable()
+
+        def attempt() -> None:
+            current.disposable = source.subscribe(observer.on_next, failed, observer.on_completed, scheduler=scheduler)
+
+        def failed(error: Exception) -> None:
+            delay = backoff.next() if is_transient(error) else None
+            if delay is None:
+                observer.on_error(error)
+            else:
+                current.disposable = clock.run_later(delay, attempt)
+
+        attempt()
+        return current
+
+    return Observable(subscribe)
 
 
 def is_transient(error: Exception) -> bool:

@@ -6,8 +6,12 @@ from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import SessionState
 
 from macp_rx import Accepted, DecisionSession, MacpClient
+from macp_rx.clock import VirtualClock
 from macp_rx.protocol.messages import DECISION, TASK
 from tests.conftest import Connect, Recorder
+from tests.runtime.conversation import Conversation
+from tests.streams.exact import say
+from tests.streams.wire import CUT, Fault, Wire
 
 
 def started(client: MacpClient, *participants: str) -> DecisionSession:
@@ -78,6 +82,38 @@ def test_only_what_is_wanted(connect: Connect) -> None:
     recorder.wait(lambda heard: heard_of(heard, with_bob) == ["SessionStart"])
     assert heard_of(recorder, without) == []
     assert none.items == []
+
+
+def test_one_that_raises_hears_its_own_error_and_leaves_all_sessions(
+    wire: Wire, talk: Conversation, virtual_time: VirtualClock
+) -> None:
+    other = Conversation(talk.client, DECISION)
+    errors: list[Exception] = []
+    heard = Recorder()
+
+    def raising(accepted: Accepted) -> None:
+        heard.on_next(accepted)
+        raise ZeroDivisionError
+
+    wire.client().all_events().subscribe(raising, errors.append)
+    virtual_time.advance_by(0)
+    say(other)
+    virtual_time.advance_by(1)
+    assert len(heard.items) == 1
+    assert [type(error) for error in errors] == [ZeroDivisionError]
+    assert wire.open_streams == 0
+
+
+def test_a_closed_client_looks_for_no_more_sessions(wire: Wire, talk: Conversation, virtual_time: VirtualClock) -> None:
+    heard = Recorder()
+    wire.client().all_events().subscribe(heard)
+    virtual_time.advance_by(0)
+    wire.next("WatchSessions", *[Fault(error=CUT)] * 10)
+    wire.cut()
+    virtual_time.advance_by(0.1)
+    wire.close(lambda: None)
+    virtual_time.advance_by(10)
+    assert heard.error is None
 
 
 def test_leaving_closes_every_call(connect: Connect) -> None:

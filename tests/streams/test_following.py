@@ -528,6 +528,88 @@ class TestGap:
         assert heard.error.status == "UNAVAILABLE"
 
 
+class TestUntold:
+    """The reference runtime, on files, accepts from a caller whose connection breaks, and tells its live readers nothing."""
+
+    @pytest.fixture
+    def lossy(self, wire: Wire) -> Wire:
+        """The wire to a server in another process, which does not tell the third envelope of a session live."""
+        wire.in_process = False
+        told = 0
+
+        def untold(rpc: str, response: Any) -> Any:
+            nonlocal told
+            if rpc == "StreamSession" and response.HasField("envelope"):
+                told += 1
+                if told == 3:
+                    return None
+            return response
+
+        wire.rewrite = untold
+        return wire
+
+    def test_it_is_found_out_when_the_stream_is_reopened(
+        self, heard: Recorder, talk: Conversation, lossy: Wire, virtual_time: VirtualClock
+    ) -> None:
+        say(talk, 4)
+        virtual_time.advance_by(0)
+        assert heard.error is None
+        lossy.cut()
+        virtual_time.advance_by(1)
+        assert isinstance(heard.error, MacpGapError)
+        assert (heard.error.seen, heard.error.untold) == (4, 1)
+        assert "1 envelopes were accepted and never told" in str(heard.error)
+
+    def test_or_at_the_end(self, heard: Recorder, talk: Conversation, lossy: Wire, virtual_time: VirtualClock) -> None:
+        say(talk, 4)
+        talk.commit()
+        virtual_time.advance_by(1)
+        assert isinstance(heard.error, MacpGapError)
+        assert (heard.error.seen, heard.error.untold) == (5, 1)
+
+    def test_or_gone_on_behind(self, talk: Conversation, lossy: Wire, virtual_time: VirtualClock) -> None:
+        """From then on what comes has its own place in the history again."""
+        events = lossy.client().session_events(talk.session_id, on_gap="continue")
+        gaps: list[Status] = []
+        events.status.pipe(ops.filter(lambda status: status.connection is Connection.GAP)).subscribe(gaps.append)
+        heard, _ = follow(events)
+        virtual_time.advance_by(0)
+        say(talk, 4)
+        virtual_time.advance_by(0)
+        lossy.cut()
+        virtual_time.advance_by(1)
+        say(talk)
+        talk.commit()
+        virtual_time.advance_by(1)
+        assert heard.completed
+        assert [one.sequence for one in heard.items if isinstance(one, Accepted)] == [1, 2, 3, 4, 6, 7]
+        assert [(gap.sequence, gap.missing) for gap in gaps] == [(5, 1)]
+
+    def test_a_history_without_what_was_heard_last_is_another_one(
+        self, heard: Recorder, talk: Conversation, wire: Wire, virtual_time: VirtualClock
+    ) -> None:
+        """Such as that of a server that was set back."""
+        say(talk, 2)
+        virtual_time.advance_by(0)
+        last = talk.history()[-1].message_id
+        wire.rewrite = lambda _rpc, response: None if response.envelope.message_id == last else response
+        wire.cut()
+        virtual_time.advance_by(1)
+        assert isinstance(heard.error, MacpGapError)
+        assert "is not the one that was read up to sequence 3" in str(heard.error)
+
+    def test_where_all_was_told_the_end_is_asked_for_once_more_and_nothing_comes(
+        self, heard: Recorder, talk: Conversation, wire: Wire, virtual_time: VirtualClock
+    ) -> None:
+        wire.in_process = False
+        say(talk, 3)
+        talk.commit()
+        virtual_time.advance_by(1)
+        exact(heard, talk)
+        assert heard.completed
+        assert wire.asked_after() == [0, 4]
+
+
 class TestStatus:
     def test_it_tells_what_becomes_of_the_connection(
         self, events: SessionStream, talk: Conversation, wire: Wire, virtual_time: VirtualClock, no_jitter: None

@@ -6,11 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from macp.v1.envelope_pb2 import Ack, MACPError
+from reactivex import Observable, abc
+from reactivex.disposable import Disposable
 
 from macp_rx import MacpAckError, MacpClosedError, MacpError, MacpSessionError, MacpTimeoutError, MacpTransportError
 from macp_rx.clock import VirtualClock
 from macp_rx.errors import GRPC_STATUS, MacpGapError
-from macp_rx.streams.retry import Backoff, RetryPolicy, is_transient
+from macp_rx.streams.retry import Backoff, RetryPolicy, is_transient, retried
+from tests.conftest import Recorder
+
+LOST = MacpTransportError("UNAVAILABLE", "the connection was reset")
 
 
 def waits(backoff: Backoff, clock: VirtualClock, tries: int = 100) -> list[float]:
@@ -76,6 +81,71 @@ def test_a_policy_may_never_give_up() -> None:
     clock = EvenClock()
     backoff = Backoff(RetryPolicy(first=0.5, cap=3600, give_up_after=float("inf")), clock)
     assert len(waits(backoff, clock, 10_000)) == 10_000
+
+
+class TestRetried:
+    """A source that is subscribed to again."""
+
+    def failing(self, *errors: Exception) -> tuple[Observable[str], list[float]]:
+        """A source that fails so, each time it is subscribed to, and then emits; and when that was."""
+        left, tried = list(errors), list[float]()
+
+        def subscribe(
+            observer: abc.ObserverBase[str], scheduler: abc.SchedulerBase | None = None
+        ) -> abc.DisposableBase:
+            tried.append(self.clock.seconds)
+            if left:
+                self.clock.run_later(0, lambda: observer.on_error(left.pop(0)))
+            else:
+                self.clock.run_later(0, lambda: (observer.on_next("answer"), observer.on_completed()))
+            return Disposable()
+
+        self.clock = EvenClock()
+        return Observable(subscribe), tried
+
+    def test_while_what_it_fails_with_may_pass(self) -> None:
+        source, tried = self.failing(LOST, LOST, LOST)
+        heard = Recorder()
+        retried(source, RetryPolicy(first=0.25, cap=0.5), self.clock).subscribe(heard)
+        self.clock.run_until_idle()
+        assert (heard.items, heard.completed) == (["answer"], True)
+        assert tried == [0, 0.25, 0.75, 1.25]
+
+    def test_and_no_longer(self) -> None:
+        refused = MacpTransportError("NOT_FOUND", code="SESSION_NOT_FOUND")
+        source, tried = self.failing(LOST, refused)
+        heard = Recorder()
+        retried(source, RetryPolicy(), self.clock).subscribe(heard)
+        self.clock.run_until_idle()
+        assert heard.error is refused
+        assert len(tried) == 2
+
+    def test_as_long_as_the_policy_says_however_often_that_is(self) -> None:
+        source, tried = self.failing(*[LOST] * 5000)
+        heard = Recorder()
+        retried(source, RetryPolicy(first=0.1, cap=0.1, give_up_after=300), self.clock).subscribe(heard)
+        self.clock.run_until_idle()
+        assert heard.error is LOST
+        assert len(tried) == pytest.approx(3000, abs=2)
+
+    def test_each_subscription_has_its_own_budget(self) -> None:
+        source, tried = self.failing(*[LOST] * 7)
+        twice = retried(source, RetryPolicy(first=0.5, cap=0.5, give_up_after=1), self.clock)
+        first, second = Recorder(), Recorder()
+        twice.subscribe(first)
+        self.clock.run_until_idle()
+        twice.subscribe(second)
+        self.clock.run_until_idle()
+        assert (first.error, second.error) == (LOST, LOST)
+        assert len(tried) == 6
+
+    def test_never_after_dispose(self) -> None:
+        source, tried = self.failing(*[LOST] * 10)
+        subscription = retried(source, RetryPolicy(first=0.5, cap=0.5), self.clock).subscribe(Recorder())
+        self.clock.advance_by(1.2)
+        subscription.dispose()
+        self.clock.run_until_idle()
+        assert len(tried) == 3
 
 
 @pytest.mark.parametrize(
