@@ -11,18 +11,17 @@ from typing import Any
 import pytest
 import reactivex as rx
 from macp.modes.decision.v1.decision_pb2 import VotePayload
-from reactivex import Observable, abc
-from reactivex.disposable import Disposable
+from reactivex import Observable
 
 from macp_rx import Stream
 from macp_rx import operators as mo
 from macp_rx.clock import VirtualClock
 from macp_rx.protocol.modes import decision
 from macp_rx.protocol.policy import DEFAULT
-from macp_rx.streams.source import on_demand
 from macp_rx.streams.stream import Demand
 from macp_rx.testing import Marbles, Where, misbehaving
 from macp_rx.testing.sources import SESSION_ID
+from tests.operators.pausing import Pausing
 from tests.operators.voices import LEGEND, open_session
 
 PEOPLE = ["chair", "alice", "bob", "carol"]
@@ -181,26 +180,6 @@ def test_a_stream_stays_one_on_its_clock(name: str) -> None:
 @every_operator
 def test_an_observable_stays_one(name: str) -> None:
     assert not isinstance(CASES[name].make(VirtualClock())(rx.never()), Stream)
-
-
-class Pausing:
-    """A source that says nothing, and knows whether it was told to wait."""
-
-    def __init__(self, clock: VirtualClock) -> None:
-        self.waits = False
-        self.stream: Stream[Any] = Stream(Observable(self._subscribe), clock, can_wait=True)
-
-    def _subscribe(self, observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None) -> Disposable:
-        return Disposable(on_demand(self, scheduler))
-
-    def pause(self) -> None:
-        self.waits = True
-
-    def resume(self) -> None:
-        self.waits = False
-
-    def cancel(self) -> None:
-        self.waits = False
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "deliver_on"])  # which has a buffer of its own
