@@ -20,6 +20,7 @@ from pathlib import Path
 
 import grpc.aio
 from macp.v1 import core_pb2, core_pb2_grpc
+
 from benchmarks import Row, wait_for
 from benchmarks.server import AGENT, open_sessions, running_server
 from macp_rx import Accepted, AuthConfig, MacpClient, Stream
