@@ -10,8 +10,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable, SerialDisposable
 
 from macp_rx.operators.lift import lift
-from macp_rx.streams.source import on_demand
-from macp_rx.streams.stream import Demand, Stream
+from macp_rx.streams.stream import Demand, Stream, on_demand
 
 __all__ = ["shared"]
 
