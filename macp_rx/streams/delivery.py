@@ -29,8 +29,8 @@ Overflow = Literal["pause", "drop_oldest", "drop_newest", "latest", "error"]
 POLICIES: Final = ("pause", "drop_oldest", "drop_newest", "latest", "error")
 
 LINGER: Final = 0.001
-"""Seconds after which a thread that has just delivered looks again by itself. Waking it for every item of a busy stream added 40 % to
-the cost of reading (measured)."""
+"""Seconds after which a thread that has just delivered looks again by itself. To wake it for every item of a busy stream added
+40 % to the cost of reading (measured)."""
 
 BATCH: Final = 1024
 """So many items are delivered before others on the scheduler get their turn."""
@@ -191,9 +191,9 @@ class _Hop(abc.ObserverBase[T], Generic[T]):
 
     def _drain(self, _scheduler: abc.SchedulerBase, _state: object = None) -> None:
         items, deliver = self._items, self._observer.on_next
-        taken = 0
+        busy = bool(items)
         try:
-            for taken in range(BATCH):
+            for _ in range(BATCH):
                 if self._over or self._paused or not items:
                     break
                 deliver(items.popleft())
@@ -202,7 +202,7 @@ class _Hop(abc.ObserverBase[T], Generic[T]):
         except Exception as error:  # its own error, once; the scheduler and the others notice nothing
             self._finish(error)
             return
-        if not (taken and self._linger()):
+        if not (busy and self._linger()):
             self._rest()
 
     def _linger(self) -> bool:
