@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks import Row, clock, imports, many_streams, reading, runtime, unary
+from benchmarks import Row, clock, imports, many_streams, operators, reading, runtime, unary
 
 SUITES: dict[str, Callable[[int], Iterable[Row]]] = {
     "reading": reading.rows,
@@ -17,6 +17,7 @@ SUITES: dict[str, Callable[[int], Iterable[Row]]] = {
     "unary": unary.rows,
     "imports": imports.rows,
     "clock": clock.rows,
+    "operators": operators.rows,
     "runtime": runtime.rows,
 }
 
