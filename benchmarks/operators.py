@@ -32,13 +32,13 @@ def rows(rounds: int) -> Iterable[Row]:
     beyond = [(ours - bare) / VOTES for ours, bare in zip(seconds["ours"], seconds["bare"], strict=True)]
     each = statistics.median(beyond) * 1e6
     bare = statistics.median(seconds["bare"]) / VOTES * 1e6
-    what = "of_type + tally + majority: CPU per vote beyond a bare loop"
+    what = "votes, of_type + tally + majority: CPU per vote beyond a bare loop"
     yield Row(what, f"{each:.2f} us", f"{bare:.2f} us", "bare loop, in all", None, "≤ 3 us", each <= 3)
     whole = statistics.median(seconds["tally"]) * 1e3
-    yield Row(f"tally of {VOTES} votes, told after each", f"{whole:.0f} ms", "", "none", None, "< 200 ms", whole < 200)
+    yield Row(f"votes, tally of {VOTES}, told after each", f"{whole:.0f} ms", "", "none", None, "< 200 ms", whole < 200)
     few = cpu_rounds({"ours": lambda: _tally(FEW), "sdk": _sdk}, max(3, rounds // 5))
     ours, sdk = (statistics.median(few[name]) * 1e3 for name in ("ours", "sdk"))
-    what = f"tally of {FEW} votes, told after each"
+    what = f"votes, tally of {FEW}, told after each"
     yield Row(what, f"{ours:.1f} ms", f"{sdk:.1f} ms", "macp-sdk-python", ours / sdk, "≤ 1x", ours <= sdk)
 
 

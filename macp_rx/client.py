@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
 
 import grpc
+import reactivex as rx
 from google.protobuf.message import Message as Protobuf
 from macp.v1 import core_pb2, policy_pb2
 from macp.v1.envelope_pb2 import Ack, Envelope
 from reactivex import Observable, abc
+from reactivex import operators as ops
 from reactivex.disposable import SerialDisposable
 
 from macp_rx.clock import Clock, LoopClock, loop_clock
@@ -22,9 +24,12 @@ from macp_rx.protocol.validation import (
     validate_session_id,
     validate_signal_type,
 )
+from macp_rx.streams.all_sessions import Where, all_events
 from macp_rx.streams.call import Blocking, Reactive, call
+from macp_rx.streams.delivery import BUFFER
 from macp_rx.streams.duplex import MacpStream
-from macp_rx.streams.ends import Ends
+from macp_rx.streams.ends import GET_SESSION, WATCH_ROOTS, WATCH_SESSIONS, Ends
+from macp_rx.streams.live import live
 from macp_rx.streams.outcome import Outcome, outcome
 from macp_rx.streams.reply import Reply, ask
 from macp_rx.streams.retry import RetryPolicy
@@ -38,6 +43,7 @@ from macp_rx.transport.base import Method, Receiver, Transport, method
 from macp_rx.transport.grpc import ChannelOptions, GrpcTransport
 from macp_rx.transport.loop import LoopLease
 from macp_rx.transport.shared import SharedTransport, Subscription
+from macp_rx.transport.telemetry import OFF, ConnectionTelemetry, Telemetry
 
 if TYPE_CHECKING:
     from reactivex.scheduler.eventloop import AsyncIOScheduler
@@ -53,8 +59,10 @@ T = TypeVar("T")
 DEFAULT_TIMEOUT: Final = 30.0
 """Seconds a unary call may take: what the server itself allows (`protocol.md` 1.0)."""
 
+LIST_TIMEOUT: Final = DEFAULT_TIMEOUT
+"""Seconds that each list of a live query may take."""
+
 INITIALIZE: Final = method("Initialize", core_pb2.InitializeRequest, core_pb2.InitializeResponse)
-GET_SESSION: Final = method("GetSession", core_pb2.GetSessionRequest, core_pb2.GetSessionResponse)
 CANCEL_SESSION: Final = method("CancelSession", core_pb2.CancelSessionRequest, core_pb2.CancelSessionResponse)
 SUSPEND_SESSION: Final = method("SuspendSession", core_pb2.SuspendSessionRequest, core_pb2.SuspendSessionResponse)
 RESUME_SESSION: Final = method("ResumeSession", core_pb2.ResumeSessionRequest, core_pb2.ResumeSessionResponse)
@@ -82,18 +90,22 @@ GET_RECEIPT_KEYS: Final = method("GetReceiptKeys", core_pb2.GetReceiptKeysReques
 WATCH_MODE_REGISTRY: Final = method(
     "WatchModeRegistry", core_pb2.WatchModeRegistryRequest, core_pb2.WatchModeRegistryResponse
 )
-WATCH_ROOTS: Final = method("WatchRoots", core_pb2.WatchRootsRequest, core_pb2.WatchRootsResponse)
 WATCH_SIGNALS: Final = method("WatchSignals", core_pb2.WatchSignalsRequest, core_pb2.WatchSignalsResponse)
-WATCH_SESSIONS: Final = method("WatchSessions", core_pb2.WatchSessionsRequest, core_pb2.WatchSessionsResponse)
 WATCH_POLICIES: Final = method("WatchPolicies", policy_pb2.WatchPoliciesRequest, policy_pb2.WatchPoliciesResponse)
 
 
 class _Connection(SharedTransport):
     """What clients that share a connection share: the transport, the order of sends, and what learns of sessions' ends."""
 
-    def __init__(self, transport: Transport, release: Callable[[], None], retry: RetryPolicy | None) -> None:
-        super().__init__(transport, release)
-        self.outbox: Outbox = Outbox(transport, retry)
+    def __init__(
+        self,
+        transport: Transport,
+        release: Callable[[], None],
+        retry: RetryPolicy | None,
+        telemetry: ConnectionTelemetry,
+    ) -> None:
+        super().__init__(transport, release, telemetry)
+        self.outbox: Outbox = Outbox(transport, retry, telemetry)
         self._ends: dict[AuthConfig | None, Ends] = {}
 
     def ends(self, auth: AuthConfig | None) -> Ends:
@@ -294,6 +306,8 @@ class _Calls:
         wait: float = 0,
         on_gap: OnGap = "fail",
         retry: RetryPolicy = RECONNECT,
+        scheduler: abc.SchedulerBase | None = None,
+        buffer: int = BUFFER,
     ) -> SessionStream:
         """Replays what a session accepted, goes on live, and completes when the session ends. Cold: one RPC each.
 
@@ -312,6 +326,8 @@ class _Calls:
             on_gap: a server that compacts forgets a session's history when the session ends; for a reader that was behind
                 this is an error, or with ``"continue"`` a gap that the ``status`` tells of.
             retry: how to reconnect.
+            scheduler: deliver there, and not on the I/O thread, where a callback must not block.
+            buffer: how many envelopes may wait for a consumer there; while it is full, the call waits.
 
         Errors:
             MacpTransportError: the first connection failed, or none came back in time; NOT_FOUND for an unknown session.
@@ -319,7 +335,7 @@ class _Calls:
             MacpGapError: what was not read yet is forgotten; ``session.outcome`` still tells the outcome.
         """
         validate_session_id(session_id)
-        return session_events(
+        events = session_events(
             self._connection,
             session_id,
             after_sequence,
@@ -329,6 +345,7 @@ class _Calls:
             on_gap=on_gap,
             retry=retry,
         ).of(self)
+        return events if scheduler is None else events.delivered_on(scheduler, buffer)
 
     def shared_events(self, session_id: str, *, wait: float = 0) -> Shared:
         """The same stream for any number of subscribers, who share one call; see `session_events` for the arguments."""
@@ -353,14 +370,92 @@ class _Calls:
             session_id: which session.
             events: its stream, where there is one already.
         """
-        events = self.session_events(session_id) if events is None else events
+
+        def behind(after: int) -> Stream[Accepted]:
+            return self.session_events(session_id, after, on_gap="continue")
+
+        events = behind(0) if events is None else events
         within = self.default_timeout
-        return outcome(self._connection, session_id, events, auth=self.auth, timeout=within).of(self)
+        return outcome(self._connection, session_id, events, auth=self.auth, timeout=within, behind=behind).of(self)
 
     def history(self, session_id: str, after_sequence: int = 0) -> SessionStream:
         """What a session has accepted by now, and then completion. Arguments and errors as `session_events`."""
         validate_session_id(session_id)
         return history(self._connection, session_id, after_sequence, auth=self.auth).of(self)
+
+    def all_events(
+        self, *, mode: str = "", where: Where | None = None, retry: RetryPolicy = RECONNECT
+    ) -> Stream[Accepted]:
+        """Everything accepted in every open session that the caller may read, from each session's start, as they appear.
+
+            session 1   S-p-v-C
+            session 2   ----S-p-v-C
+            all         S-p-vSCp-v-C-
+
+        Each session is followed until it ends; then it is dropped. Within a session nothing is lost, repeated or reordered.
+
+        Args:
+            mode: only sessions of this mode.
+            where: only sessions that it says yes to, by their metadata when they appear.
+            retry: how to reconnect.
+
+        Errors:
+            MacpTransportError: the watch of sessions failed for good.
+        """
+        connection = self._connection
+        ends = connection.ends(self.auth)
+        return all_events(connection, auth=self.auth, ends=ends, mode=mode, where=where, retry=retry).of(self)
+
+    # Live queries: the current set, then each new one
+
+    def live_modes(self) -> Stream[Mapping[str, core_pb2.ModeDescriptor]]:
+        """The modes by name, standards-track and extensions: now, and again whenever they change."""
+        connection, auth = self._connection, self.auth
+
+        def listed() -> Observable[Mapping[str, core_pb2.ModeDescriptor]]:
+            standard = ask(connection, LIST_MODES, core_pb2.ListModesRequest(), _modes, auth=auth, timeout=LIST_TIMEOUT)
+            more = ask(
+                connection, LIST_EXT_MODES, core_pb2.ListExtModesRequest(), _modes, auth=auth, timeout=LIST_TIMEOUT
+            )
+            return rx.zip(standard, more).pipe(ops.map(_merged))
+
+        return self._live("live modes", listed, WATCH_MODE_REGISTRY, core_pb2.WatchModeRegistryRequest())
+
+    def live_roots(self) -> Stream[tuple[core_pb2.Root, ...]]:
+        """The coordination roots: now, and again whenever they change."""
+        connection, auth = self._connection, self.auth
+
+        def listed() -> Observable[tuple[core_pb2.Root, ...]]:
+            return ask(connection, LIST_ROOTS, core_pb2.ListRootsRequest(), _roots, auth=auth, timeout=LIST_TIMEOUT)
+
+        return self._live("live roots", listed, WATCH_ROOTS, core_pb2.WatchRootsRequest())
+
+    def live_policies(self, mode: str = "") -> Stream[Mapping[str, policy_pb2.PolicyDescriptor]]:
+        """The policies by id, those of a mode or all: now, and again whenever they change."""
+        connection, auth = self._connection, self.auth
+
+        def listed() -> Observable[Mapping[str, policy_pb2.PolicyDescriptor]]:
+            request = policy_pb2.ListPoliciesRequest(mode=mode)
+            return ask(connection, LIST_POLICIES, request, _by_id, auth=auth, timeout=LIST_TIMEOUT)
+
+        return self._live("live policies", listed, WATCH_POLICIES, policy_pb2.WatchPoliciesRequest())
+
+    def live_sessions(self) -> Stream[Mapping[str, core_pb2.SessionMetadata]]:
+        """The sessions in the runtime's memory by id, ended ones too: now, and again whenever one begins, changes or ends."""
+        connection, auth = self._connection, self.auth
+
+        def listed() -> Observable[Mapping[str, core_pb2.SessionMetadata]]:
+            return _all_pages(connection, auth).pipe(ops.to_list(), ops.map(_by_session))
+
+        return self._live("live sessions", listed, WATCH_SESSIONS, core_pb2.WatchSessionsRequest())
+
+    def _live(self, what: str, listed: Callable[[], Observable[T]], rpc: Method[Req, Res], request: Req) -> Stream[T]:
+        connection, auth = self._connection, self.auth
+
+        def hints() -> Observable[object]:
+            return watch(connection, rpc, request, auth=auth, timeout=None)
+
+        return live(connection, what, listed, hints, RECONNECT).of(self)
 
     # Sessions
 
@@ -392,7 +487,8 @@ class _Calls:
         self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
     ) -> Stream[core_pb2.ListSessionsResponse]:
         """One page of the sessions in the runtime's memory, in byte order of their ids."""
-        return self._page(page_size, page_token, timeout)
+        request = core_pb2.ListSessionsRequest(page_size=page_size, page_token=page_token)
+        return self._rpc(LIST_SESSIONS, request, timeout)
 
     def list_sessions(self, *, page_size: int = 0) -> Stream[core_pb2.SessionMetadata]:
         """Every session in the runtime's memory, page by page: the next page is asked for when this one was taken.
@@ -404,20 +500,7 @@ class _Calls:
             page_size: sessions per page; 0 leaves it to the runtime (100).
         """
 
-        def subscribe(
-            observer: abc.ObserverBase[core_pb2.SessionMetadata], scheduler: abc.SchedulerBase | None = None
-        ) -> abc.DisposableBase:
-            pages = _Pages(lambda token: self._page(page_size, token, None), observer, scheduler)
-            if isinstance(scheduler, Demand):
-                scheduler.add(pages)
-            pages.ask("")
-            return pages
-
-        return Stream(Observable(subscribe), self.clock, can_wait=True).of(self)
-
-    def _page(self, page_size: int, token: str, timeout: float | None) -> Stream[core_pb2.ListSessionsResponse]:
-        request = core_pb2.ListSessionsRequest(page_size=page_size, page_token=token)
-        return self._rpc(LIST_SESSIONS, request, timeout)
+        return _all_pages(self._connection, self.auth, page_size, self.default_timeout).of(self)
 
     # Mode registry
 
@@ -516,6 +599,25 @@ class _Calls:
         return self._watch(WATCH_POLICIES, policy_pb2.WatchPoliciesRequest(), timeout)
 
 
+def _all_pages(
+    shared: SharedTransport, auth: AuthConfig | None, page_size: int = 0, timeout: float | None = DEFAULT_TIMEOUT
+) -> Stream[core_pb2.SessionMetadata]:
+    def page(token: str) -> Stream[core_pb2.ListSessionsResponse]:
+        request = core_pb2.ListSessionsRequest(page_size=page_size, page_token=token)
+        return ask(shared, LIST_SESSIONS, request, _as_it_is, auth=auth, timeout=timeout)
+
+    def subscribe(
+        observer: abc.ObserverBase[core_pb2.SessionMetadata], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        pages = _Pages(page, observer, scheduler)
+        if isinstance(scheduler, Demand):
+            scheduler.add(pages)
+        pages.ask("")
+        return pages
+
+    return Stream(Observable(subscribe), shared.clock, can_wait=True)
+
+
 class _Pages(abc.DisposableBase):
     """Says the sessions of one page after the other; asks for the next page only when it may go on."""
 
@@ -589,6 +691,7 @@ class MacpClient(_Calls, Blocking):
         scheduler: live on this running loop instead of the shared I/O thread.
         options: gRPC channel options, such as ``[("grpc.http2.bdp_probe", 0)]``.
         retry: how a send is tried again under its message id; None does not.
+        telemetry: what sends and session streams report to, such as `macp_rx.opentelemetry.OpenTelemetry`.
 
     Raises:
         MacpSessionError: a target or certificates that can never work.
@@ -607,7 +710,9 @@ class MacpClient(_Calls, Blocking):
         scheduler: AsyncIOScheduler | LoopClock | None = None,
         options: ChannelOptions = (),
         retry: RetryPolicy | None = SEND_RETRY,
+        telemetry: Telemetry = OFF,
     ) -> None:
+        _check(telemetry)
         if not isinstance(target, str) or not target.strip() or target.startswith(("http://", "https://")):
             raise MacpSessionError(f"a target is 'host:port', such as '127.0.0.1:50051', not {target!r}")
         credentials = None
@@ -621,8 +726,9 @@ class MacpClient(_Calls, Blocking):
             clock, release = lease.clock, lease.release
         else:
             clock = loop_clock(scheduler)
-        transport = GrpcTransport(target, clock=clock, credentials=credentials, options=options)
-        self._connect(_Connection(transport, release, retry), auth, default_timeout, target)
+        watching = telemetry.connection(target, clock)
+        transport = GrpcTransport(target, clock=clock, credentials=credentials, options=options, trace=watching.trace)
+        self._connect(_Connection(transport, release, retry, watching), auth, default_timeout, target)
 
     @classmethod
     def embedded(
@@ -632,6 +738,7 @@ class MacpClient(_Calls, Blocking):
         runtime: Runtime | None = None,
         default_timeout: float | None = DEFAULT_TIMEOUT,
         retry: RetryPolicy | None = SEND_RETRY,
+        telemetry: Telemetry = OFF,
     ) -> Self:
         """A client of a runtime in this process: no server, no socket.
 
@@ -640,15 +747,18 @@ class MacpClient(_Calls, Blocking):
             runtime: which runtime; without one the client makes its own and closes it with itself.
             default_timeout: seconds a unary call may take.
             retry: how a send is tried again under its message id; None does not.
+            telemetry: what sends and session streams report to.
         """
         from macp_rx.runtime import Runtime  # a third of what the package is to import, and many need only a client
 
+        _check(telemetry)
         release = _nothing
         if runtime is None:
             runtime = Runtime()
             release = runtime.close
         client = cls.__new__(cls)
-        connection = _Connection(runtime.connect(), release, retry)
+        watching = telemetry.connection("embedded", runtime.clock)
+        connection = _Connection(runtime.connect(), release, retry, watching)
         client._connect(connection, AuthConfig.for_dev_agent(agent), default_timeout, "embedded")
         return client
 
@@ -657,9 +767,7 @@ class MacpClient(_Calls, Blocking):
     ) -> None:
         _Calls.__init__(self, connection, auth, default_timeout)
         self.target = target
-        if (
-            connection.clock.runs_by_itself
-        ):  # under virtual time there is no thread to leave behind, and nobody holds a client
+        if connection.clock.runs_by_itself:  # virtual time has no thread to leave behind, and nobody holds a client
             connection.used_by(self)
 
     @property
@@ -721,6 +829,11 @@ class MacpClient(_Calls, Blocking):
         return f"MacpClient({self.target!r}, {self.auth.sender if self.auth else 'nobody'!r})"
 
 
+def _check(telemetry: object) -> None:
+    if not isinstance(telemetry, Telemetry) or isinstance(telemetry, type):
+        raise MacpSessionError(f"telemetry is an object such as OpenTelemetry(), not {telemetry!r}")
+
+
 def _tls(root: bytes | None, key: bytes | None, chain: bytes | None) -> grpc.ChannelCredentials:
     if (key is None) != (chain is None):  # grpc aborts the process at the first call (measured)
         raise MacpSessionError("mutual TLS takes both private_key and certificate_chain; one of them is missing")
@@ -733,6 +846,11 @@ def _tls(root: bytes | None, key: bytes | None, chain: bytes | None) -> grpc.Cha
 class _Acknowledging(Protocol):
     @property
     def ack(self) -> Ack: ...
+
+
+class _Modes(Protocol):
+    @property
+    def modes(self) -> Iterable[core_pb2.ModeDescriptor]: ...
 
 
 class _Granting(Protocol):
@@ -764,6 +882,26 @@ def _granted(answer: Granting) -> Granting:
         known = code in GRPC_STATUS
         raise MacpRefusedError(code if known else "INVALID_REQUEST", reason if known else answer.error)
     return answer
+
+
+def _modes(response: _Modes) -> Mapping[str, core_pb2.ModeDescriptor]:
+    return {descriptor.mode: descriptor for descriptor in response.modes}
+
+
+def _merged(maps: tuple[Mapping[str, T], Mapping[str, T]]) -> Mapping[str, T]:
+    return {**maps[0], **maps[1]}
+
+
+def _roots(response: core_pb2.ListRootsResponse) -> tuple[core_pb2.Root, ...]:
+    return tuple(response.roots)
+
+
+def _by_id(response: policy_pb2.ListPoliciesResponse) -> Mapping[str, policy_pb2.PolicyDescriptor]:
+    return {descriptor.policy_id: descriptor for descriptor in response.descriptors}
+
+
+def _by_session(sessions: list[core_pb2.SessionMetadata]) -> Mapping[str, core_pb2.SessionMetadata]:
+    return {metadata.session_id: metadata for metadata in sessions}
 
 
 def _as_it_is(answer: T) -> T:

@@ -110,11 +110,13 @@ class LoopClock(Clock):
 
     Args:
         loop: the loop that runs everything scheduled here.
+        ends: whether the loop runs already and, once it stops, has ended: a wait then says that the client was closed.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, ends: bool = False) -> None:
         super().__init__()
         self.loop = loop
+        self._ends = ends
 
     @property
     def now(self) -> datetime:
@@ -147,9 +149,10 @@ class LoopClock(Clock):
                 "a blocking call on the loop that must deliver its result would wait for ever; "
                 "await the same call under .rx, read with async for, or subscribe"
             )
-        if self.loop.is_closed():
+        running = self.loop.is_running()
+        if self.loop.is_closed() or (self._ends and not running):
             raise MacpClosedError(CLOSED)
-        if not self.loop.is_running():
+        if not running:
             raise MacpWouldBlockError(
                 "nothing runs the loop that must deliver the result: run it in another thread, or was the client closed?"
             )

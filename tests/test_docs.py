@@ -21,6 +21,13 @@ def test_an_example_of_the_testing_page(pytester: pytest.Pytester, code: str) ->
     result.assert_outcomes(passed=len(re.findall(r"^def test_", code, re.MULTILINE)))
 
 
+def test_the_spans_that_the_telemetry_page_shows_are_real(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks("telemetry.md")
+    exec(compile(code, "telemetry.md", "exec"), {"__name__": "__telemetry__"})
+    (shown,) = re.findall(r"<!-- printed -->\n```\n(.*?)```", (DOCS / "telemetry.md").read_text(), re.DOTALL)
+    assert capsys.readouterr().out == shown
+
+
 def test_the_failure_that_the_testing_page_shows_is_real(pytester: pytest.Pytester) -> None:
     (code,) = (code for code in blocks("testing.md") if "test_when" in code)
     pytester.makepyfile(test_when=code)

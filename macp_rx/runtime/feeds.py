@@ -125,9 +125,9 @@ class SessionFeed(Feed[core_pb2.StreamSessionResponse]):
     def appended(self) -> None:
         """Hears that the history has grown; ends the call if it has fallen too far behind what is live."""
         behind = len(self._entries) - self._live
-        if behind > LAG_LIMIT:
+        if behind > LAG_LIMIT and not self.ended:
             self._before.clear()
-            self._live = len(self._entries)
+            self._entries, self._live = [], 0  # what is accepted from now on would come behind a hole
             self.end(MacpRefusedError("STREAM_LAGGED", f"StreamSession receiver fell behind by {behind} envelopes"))
         else:
             self.wake()

@@ -10,6 +10,7 @@ import base64
 import binascii
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Final, NamedTuple, cast
 
 from google.protobuf.message import Message as Protobuf
@@ -519,8 +520,6 @@ def initialize(state: State, caller: Caller | None, request: core_pb2.Initialize
         raise MacpRefusedError("INVALID_REQUEST", "supported_protocol_versions must not be empty")
     if MACP_VERSION not in request.supported_protocol_versions:
         raise MacpRefusedError("UNSUPPORTED_PROTOCOL_VERSION", f"this runtime speaks {MACP_VERSION}")
-    from importlib.metadata import version  # 10 ms to import, for one word of one reply
-
     settings = state.settings
     capabilities = core_pb2.Capabilities(
         sessions=core_pb2.SessionsCapability(stream=True, list_sessions=True, watch_sessions=True),
@@ -539,12 +538,19 @@ def initialize(state: State, caller: Caller | None, request: core_pb2.Initialize
     )
     reply = core_pb2.InitializeResponse(
         selected_protocol_version=MACP_VERSION,
-        runtime_info=core_pb2.RuntimeInfo(name=RUNTIME_NAME, title=TITLE, version=version("macp-rx")),
+        runtime_info=core_pb2.RuntimeInfo(name=RUNTIME_NAME, title=TITLE, version=_own_version()),
         capabilities=capabilities,
         supported_modes=sorted(state.modes),
         instructions="Authenticate with a bearer token, then Send envelopes.",
     )
     return Result(state, reply)
+
+
+@cache
+def _own_version() -> str:
+    from importlib.metadata import version  # 10 ms to import, and files to read, for one word of one reply
+
+    return version("macp-rx")
 
 
 def get_manifest(state: State, caller: Caller | None, request: core_pb2.GetManifestRequest, now: int) -> Result:

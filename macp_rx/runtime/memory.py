@@ -13,7 +13,7 @@ from reactivex import abc
 from macp_rx.clock import Clock
 from macp_rx.errors import GRPC_STATUS, MacpClosedError, MacpError, MacpRefusedError, MacpTransportError
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import Call, Method, Receiver, reply_to
+from macp_rx.transport.base import Call, Metadata, Method, Receiver, reply_to
 
 if TYPE_CHECKING:
     from macp_rx.runtime.feeds import Feed
@@ -59,8 +59,9 @@ class MemoryTransport:
         *,
         auth: AuthConfig | None,
         timeout: float | None,
+        trace: Metadata | None = None,
     ) -> Callable[[], None]:
-        """Answers on the clock's next turn, so that a timeout never passes."""
+        """Answers on the clock's next turn, so that a timeout never passes. There is no wire to say a trace on."""
         self._check_open()
         sent = _copy(request)
 
@@ -86,6 +87,7 @@ class MemoryTransport:
         auth: AuthConfig | None,
         on_sent: Callable[[], None] | None = None,
         patient: bool = False,
+        trace: Metadata | None = None,
     ) -> Call[Req]:
         """Starts a streaming call on the clock's next turn."""
         self._check_open()

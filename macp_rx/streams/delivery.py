@@ -11,8 +11,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 
 from macp_rx.errors import MacpOverflowError, MacpSessionError
-from macp_rx.streams.source import on_demand
-from macp_rx.streams.stream import OVERFLOW_FACTOR, Demand, Stream
+from macp_rx.streams.stream import OVERFLOW_FACTOR, Demand, Stream, on_demand
 
 __all__ = ["BUFFER", "Delivery", "Overflow"]
 
@@ -73,9 +72,9 @@ class Delivery:
             )
 
         def subscribe(observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-            hop = _Hop(self, source, observer)
+            hop = _Hop(self, source, observer, self._hops)
             self._hops[hop] = None
-            hop.start(self._scheduler, self._buffer, self._overflow)
+            hop.start(self._scheduler, self._buffer, self._overflow, scheduler)
             return Disposable(on_demand(hop, scheduler))
 
         result: Observable[T] = Observable(subscribe)
@@ -91,16 +90,15 @@ class Delivery:
                 "deliver_on(overflow=%r) has dropped %d items: its consumer is too slow", self._overflow, self.dropped
             )
 
-    def forget(self, hop: _Hop[Any]) -> None:
-        """Forgets a subscription that is over."""
-        self._hops.pop(hop, None)
-
 
 class _Hop(abc.ObserverBase[T], Generic[T]):
     """One subscription: items come in on the source's thread and go out on the scheduler's."""
 
-    def __init__(self, delivery: Delivery, source: Observable[T], observer: abc.ObserverBase[T]) -> None:
+    def __init__(
+        self, delivery: Delivery, source: Observable[T], observer: abc.ObserverBase[T], hops: dict[_Hop[Any], None]
+    ) -> None:
         self._delivery = delivery
+        self._hops = hops
         self._source = source
         self._observer = observer
         self._items: deque[T] = deque()
@@ -109,17 +107,22 @@ class _Hop(abc.ObserverBase[T], Generic[T]):
         self._error: Exception | None = None
         self._upstream = SingleAssignmentDisposable()
         self._demand: Demand | None = None
+        self.dropped = 0
 
     @property
     def waiting(self) -> int:
         return len(self._items)
 
-    def start(self, scheduler: abc.SchedulerBase, buffer: int, overflow: Overflow) -> None:
+    def start(
+        self, scheduler: abc.SchedulerBase, buffer: int, overflow: Overflow, consumer: abc.SchedulerBase | None
+    ) -> None:
         self._scheduler = scheduler
         self._buffer = buffer
         self._policy = overflow
-        if overflow == "pause" and isinstance(self._source, Stream):
-            self._demand = Demand(self._source.clock, self.on_error)
+        if isinstance(self._source, Stream):
+            # a close is told to who waits behind the hop, and is silence for who subscribed
+            lose, behind = (self.on_error, consumer.buffers) if isinstance(consumer, Demand) else (_nothing, ())
+            self._demand = Demand(self._source.clock, lose, self, *behind)
         self._upstream.disposable = self._source.subscribe(self, scheduler=self._demand)
 
     # What comes in.
@@ -141,20 +144,24 @@ class _Hop(abc.ObserverBase[T], Generic[T]):
                 if len(self._items) < OVERFLOW_FACTOR * self._buffer:  # what was on its way still comes
                     return True
             case "drop_newest":
-                self._delivery.drops()
+                self._drops()
                 return False
             case "drop_oldest" | "latest":
                 try:
                     self._items.popleft()
                 except IndexError:  # it has just been delivered
                     return True
-                self._delivery.drops()
+                self._drops()
                 return True
             case _:
                 pass  # an error
         self._upstream.dispose()
         self.on_error(MacpOverflowError(f"{len(self._items)} items wait for a consumer that does not keep up"))
         return False
+
+    def _drops(self) -> None:
+        self.dropped += 1
+        self._delivery.drops()
 
     def on_error(self, error: Exception) -> None:
         if not self._ended:
@@ -221,5 +228,9 @@ class _Hop(abc.ObserverBase[T], Generic[T]):
     def cancel(self) -> None:
         self._over = True
         self._items.clear()
-        self._delivery.forget(self)
+        self._hops.pop(self, None)
         self._upstream.dispose()
+
+
+def _nothing(_error: Exception) -> None:
+    return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -23,7 +22,7 @@ from macp_rx.errors import (
     MacpTimeoutError,
 )
 from macp_rx.streams.session import STREAM_SESSION, subscribe_frame
-from macp_rx.streams.stream import Pull, Stream
+from macp_rx.streams.stream import Pull, Stream, tell_raised
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call
 from macp_rx.transport.shared import SharedTransport
@@ -69,7 +68,7 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
         self._ended = False
         self._error: Exception | None = None
         self._call: Call[core_pb2.StreamSessionRequest] | None = None
-        self._forget: Callable[[], None] = _nothing
+        self._known: list[Callable[[], None]] = []  # where the connection must forget it at its end
         self._first = [] if not session_id else [subscribe_frame(session_id, after_sequence)]
         self._unsent = len(self._first)
         self.clock.run_soon(self._open)
@@ -189,7 +188,7 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
             self._end(error)
             return
         self._received.add(self._call)
-        self._forget = self._shared.waited_on(self._lose)
+        self._known = [self._shared.waited_on(self._lose), self._shared.telemetry.buffer(self._received)]
 
     def _send(self, frame: core_pb2.StreamSessionRequest) -> None:
         while not self._reserve():
@@ -244,8 +243,7 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
             except Exception as error:
                 if observer in observers:  # else it has left before it raised
                     observers.remove(observer)
-                # not from here: one without on_error raises again, and it would be the call that fails
-                self.clock.schedule(partial(_told, observer, error))
+                tell_raised(self.clock, observer, error)
 
     def _lose(self, error: Exception) -> None:
         """The client was closed: who reads or sends is told, who subscribed hears nothing more, as after their own dispose."""
@@ -258,7 +256,8 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
             return
         self._ended = True
         self._error = error
-        self._forget()
+        for forget in self._known:
+            forget()
         self._room.set()
         ended: list[abc.ObserverBase[Any]] = [*self._observers, *self._error_observers, self._received]
         self._observers.clear()
@@ -321,10 +320,6 @@ class _Responses:
         self._end(None)
 
 
-def _told(observer: abc.ObserverBase[T], error: Exception, _scheduler: abc.SchedulerBase, _state: object) -> None:
-    observer.on_error(error)
-
-
 def _finish(observers: list[abc.ObserverBase[T]], error: Exception | None) -> None:
     ended = observers[::-1]
     observers.clear()
@@ -334,7 +329,3 @@ def _finish(observers: list[abc.ObserverBase[T]], error: Exception | None) -> No
                 told.callback(observer.on_completed)
             else:
                 told.callback(observer.on_error, error)
-
-
-def _nothing() -> None:
-    return None

@@ -8,7 +8,7 @@ own sweep comes once a minute.
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Final, Generic, TypeVar
 
 from macp.v1 import core_pb2
@@ -43,6 +43,9 @@ SKEW: Final = 0.25
 ASKED_PER_SECOND: Final = 50
 """How many sessions are asked about in a second at most where there is a watch for the rest."""
 
+STALE: Final = 64
+"""How many deadlines that were moved, or that nobody waits for, are kept beside as many as count."""
+
 TERMINAL: Final = frozenset(
     {
         SessionState.SESSION_STATE_RESOLVED,
@@ -73,6 +76,7 @@ class Ends:
         self._watchable = True
         self._backoff = Backoff(RECONNECT, transport.clock)
         self._rewatching = SerialDisposable()
+        self._due: dict[str, int] = {}  # when each is to be asked about, by the server's clock
         self._deadlines: list[tuple[int, str]] = []
         self._deadline_timer = SerialDisposable()
         self._ahead_ms = 0  # how far the server's clock is ahead of ours
@@ -89,6 +93,7 @@ class Ends:
                 del followers[on_end]
                 if not followers:
                     del self._followers[session_id]
+                    self._due.pop(session_id, None)
                     self._arrange()
 
         return forget
@@ -113,7 +118,8 @@ class Ends:
     def _ask_all(self) -> None:
         for session_id in tuple(self._followers):
             self._ask(session_id)
-        self._asking.disposable = self._transport.clock.run_later(ASK_EVERY, self._ask_all)
+        if self._polls:
+            self._asking.disposable = self._transport.clock.run_later(ASK_EVERY, self._ask_all)
 
     def _ask(self, session_id: str) -> None:
         if session_id in self._asked:
@@ -128,7 +134,7 @@ class Ends:
             self._asked.discard(session_id)
             if isinstance(error, MacpTransportError) and error.code == "SESSION_NOT_FOUND":
                 self._gone(session_id)
-            elif self._watch is not None:
+            elif error is not None and self._watch is not None:
                 self._expect_in(session_id, ASK_EVERY)  # the answer is still owed
 
         request = core_pb2.GetSessionRequest(session_id=session_id)
@@ -136,8 +142,9 @@ class Ends:
             self._transport.unary(
                 GET_SESSION, request, _Hearing(answered, failed), auth=self._auth, timeout=10 * ASK_EVERY
             )
-        except MacpClosedError:
-            self._asked.discard(session_id)
+        except MacpClosedError:  # and with the connection everybody who followed
+            self._followers.clear()
+            self._arrange()
 
     def _heard(self, metadata: core_pb2.SessionMetadata) -> None:
         if metadata.state in TERMINAL:
@@ -174,6 +181,7 @@ class Ends:
         self._rewatching.disposable = Disposable()
         self._deadline_timer.disposable = Disposable()
         self._deadlines.clear()
+        self._due.clear()
         self._backoff.reset()
         watch, self._watch = self._watch, None
         if watch is not None:
@@ -209,6 +217,7 @@ class Ends:
         def told(response: core_pb2.WatchRootsResponse) -> None:
             self._ahead_ms = response.change.observed_at_unix_ms - self._transport.clock.now_ms
             roots[0].cancel()
+            self._arm()
 
         call = self._transport.stream(
             WATCH_ROOTS, [core_pb2.WatchRootsRequest()], _Hearing(told, lambda _error: None), auth=self._auth
@@ -218,9 +227,14 @@ class Ends:
     # Deadlines, under a watch: the server tells of an expiry only once somebody has looked.
 
     def _expect(self, session_id: str, deadline: int) -> None:
-        if not self._transport.in_process:
-            heappush(self._deadlines, (deadline, session_id))
-            self._arm()
+        if self._transport.in_process or session_id not in self._followers or self._due.get(session_id) == deadline:
+            return
+        self._due[session_id] = deadline
+        heappush(self._deadlines, (deadline, session_id))
+        if len(self._deadlines) > 2 * len(self._due) + STALE:
+            self._deadlines = [(due, waited_for) for waited_for, due in self._due.items()]
+            heapify(self._deadlines)
+        self._arm()
 
     def _expect_in(self, session_id: str, seconds: float) -> None:
         self._expect(session_id, self._transport.clock.now_ms + self._ahead_ms + round(seconds * 1000))
@@ -234,8 +248,9 @@ class Ends:
     def _ask_the_overdue(self) -> None:
         now = self._transport.clock.now_ms + self._ahead_ms
         while self._deadlines and self._deadlines[0][0] < now:
-            _, session_id = heappop(self._deadlines)
-            if session_id in self._followers:
+            deadline, session_id = heappop(self._deadlines)
+            if self._due.get(session_id) == deadline:  # else it was moved, or nobody waits for it any more
+                del self._due[session_id]
                 self._ask(session_id)  # if it is open all the same, the answer sets the next deadline
         self._arm()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,8 @@ from macp_rx.errors import MacpGapError, MacpTransportError
 from macp_rx.protocol.messages import Accepted
 from macp_rx.streams.ends import GET_SESSION
 from macp_rx.streams.reply import ask
+from macp_rx.streams.retry import retried
+from macp_rx.streams.session import RECONNECT
 from macp_rx.streams.stream import Stream
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import method
@@ -58,14 +61,15 @@ def outcome(
     *,
     auth: AuthConfig | None,
     timeout: float | None,
+    behind: Callable[[int], Stream[Accepted]],
 ) -> Stream[Outcome]:
     """One value when the session has ended.
 
         accepted   S-p-v-C|
         outcome    ------(R|)
 
-    Where the stream ends without a commitment, or its history is forgotten, the runtime is asked: for the state, and for the
-    decision receipt, which keeps the commitment as it was made.
+    Where the stream ends without a commitment, the runtime is asked: for the state, and for the decision receipt, which keeps the
+    commitment as it was made. Where its history has a gap, what is behind the gap tells as well.
 
     Args:
         shared: what carries the questions.
@@ -73,12 +77,14 @@ def outcome(
         events: its stream.
         auth: who asks.
         timeout: seconds that each question may take.
+        behind: the stream from behind a sequence that goes on where history is forgotten.
     """
+    clock = shared.clock
 
     def asked() -> Observable[Outcome]:
         request = core_pb2.GetSessionRequest(session_id=session_id)
         state = ask(shared, GET_SESSION, request, _state, auth=auth, timeout=timeout)
-        return state.pipe(ops.flat_map(told))
+        return retried(state, RECONNECT, clock).pipe(ops.flat_map(told))
 
     def told(state: str) -> Observable[Outcome]:
         if state not in WHY:
@@ -94,14 +100,14 @@ def outcome(
                 return rx.just(unknown)  # an extension mode has none
             raise error
 
-        return receipt.pipe(ops.catch(without))
+        return retried(receipt, RECONNECT, clock).pipe(ops.catch(without))
 
-    def forgotten(error: Exception, _source: Observable[Outcome]) -> Observable[Outcome]:
+    def gone_on(error: Exception, _source: Observable[Accepted]) -> Observable[Accepted]:
         if isinstance(error, MacpGapError):
-            return asked()
+            return behind(error.seen)
         raise error
 
-    committed = events.pipe(ops.filter(_commits), ops.map(_resolved), ops.catch(forgotten))
+    committed = events.pipe(ops.catch(gone_on), ops.filter(_commits), ops.map(_resolved))
     return committed.pipe(ops.concat(rx.defer(lambda _scheduler: asked())), ops.take(1))
 
 

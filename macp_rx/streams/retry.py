@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
+
+from reactivex import Observable, abc
+from reactivex.disposable import SerialDisposable
 
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpRefusedError, MacpSessionError, MacpTransportError
 
-__all__ = ["Backoff", "RetryPolicy", "is_transient"]
+__all__ = ["MOMENT", "Backoff", "RetryPolicy", "is_transient", "retried"]
+
+T = TypeVar("T")
 
 TRANSIENT_CODES: Final = frozenset({"STREAM_LAGGED", "RATE_LIMITED", "INTERNAL_ERROR"})
 """Codes of the registry that may pass by themselves (`protocol.md` 9.1); every other is the answer."""
 
 TRANSIENT_STATUSES: Final = frozenset({"UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED", "ABORTED"})
 """Statuses that say, without a code of the registry, that the call broke: a cut, a reset, a GOAWAY, a server that stops."""
+
+MOMENT: Final = 1e-6
+"""Seconds; a wait that is shorter is none to a virtual clock, and so would be waited again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +61,17 @@ class Backoff:
         self.attempts: int = 0
         """How many retries there were since the last success."""
 
+    @property
+    def left(self) -> float:
+        """Seconds from now until it is time to give up."""
+        return max(0.0, self._since + self._policy.give_up_after - self._clock.seconds)
+
     def next(self) -> float | None:
         """Seconds to wait before the next try; None if it is time to give up."""
-        now = self._clock.seconds
         if not self.attempts:
-            self._since = now
-        left = self._since + self._policy.give_up_after - now
-        if left <= 0:
+            self._since = self._clock.seconds
+        left = self.left
+        if left < MOMENT:
             return None
         longest = min(self._policy.cap, self._policy.first * 2.0 ** min(self.attempts, 30))
         self.attempts += 1
@@ -69,6 +81,32 @@ class Backoff:
     def reset(self) -> None:
         """Notes a success."""
         self.attempts = 0
+
+
+def retried(source: Observable[T], policy: RetryPolicy, clock: Clock) -> Observable[T]:
+    """Subscribes to a source again while what it fails with may pass.
+
+    source   ---#    ---a|
+    retried  -----------a|
+    """
+
+    def subscribe(observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        backoff, current = Backoff(policy, clock), SerialDisposable()
+
+        def attempt() -> None:
+            current.disposable = source.subscribe(observer.on_next, failed, observer.on_completed, scheduler=scheduler)
+
+        def failed(error: Exception) -> None:
+            delay = backoff.next() if is_transient(error) else None
+            if delay is None:
+                observer.on_error(error)
+            else:
+                current.disposable = clock.run_later(delay, attempt)
+
+        attempt()
+        return current
+
+    return Observable(subscribe)
 
 
 def is_transient(error: Exception) -> bool:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context, copy_context
+from functools import partial
 from typing import Final
 
 from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import Ack
 
 from macp_rx.clock import Clock
-from macp_rx.errors import MacpAckError, MacpClosedError, MacpOverflowError, MacpTransportError
+from macp_rx.errors import MacpAckError, MacpClosedError, MacpOverflowError, MacpTimeoutError, MacpTransportError
 from macp_rx.streams.retry import Backoff, RetryPolicy, is_transient
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Receiver, Transport, method
+from macp_rx.transport.telemetry import OFF, CallTelemetry, ConnectionTelemetry
 
 __all__ = ["SEND", "SEND_RETRY", "Outbox"]
+
+_log = logging.getLogger("macp_rx.streams")
 
 SEND: Final = method("Send", core_pb2.SendRequest, core_pb2.SendResponse)
 
@@ -37,11 +43,13 @@ class Outbox:
     Args:
         transport: what carries them.
         retry: how to try again; None does not.
+        telemetry: what they are reported to.
     """
 
-    def __init__(self, transport: Transport, retry: RetryPolicy | None) -> None:
+    def __init__(self, transport: Transport, retry: RetryPolicy | None, telemetry: ConnectionTelemetry = OFF) -> None:
         self._transport = transport
         self._retry = retry
+        self._telemetry = telemetry
         self._lines: dict[tuple[AuthConfig | None, str], deque[_Send]] = {}
 
     def send(
@@ -58,7 +66,8 @@ class Outbox:
         Returns:
             What cancels it. A message that was on its way may have been accepted all the same.
         """
-        send = _Send(self._transport, request, receiver, auth, timeout, self._retry)
+        telemetry = self._telemetry.send(request.envelope)
+        send = _Send(self._transport, request, receiver, auth, timeout, self._retry, telemetry)
         session_id = request.envelope.session_id
         if not session_id:
             send.start()
@@ -66,22 +75,23 @@ class Outbox:
         key = auth, session_id
         line = self._lines.setdefault(key, deque())
         if len(line) > WAITING:
-            receiver.on_error(
-                MacpOverflowError(f"{WAITING} messages to {session_id} wait to be sent; await their Acks")
-            )
+            send.fail(MacpOverflowError(f"{WAITING} messages to {session_id} wait to be sent; await their Acks"))
             return _nothing
         line.append(send)
 
         def done() -> None:
+            was_first = line[0] is send
             line.remove(send)
-            if line:
+            if not line:
+                del self._lines[key]
+            elif was_first:
                 line[0].start()
-            else:
-                self._lines.pop(key, None)
 
         send.done = done
         if line[0] is send:
             send.start()
+        else:
+            send.wait()
         return send.cancel
 
 
@@ -92,11 +102,13 @@ class _Send:
         "_auth",
         "_backoff",
         "_cancel",
+        "_context",
         "_deadline",
         "_over",
         "_receiver",
         "_request",
         "_retry",
+        "_telemetry",
         "_transport",
         "done",
     )
@@ -109,6 +121,7 @@ class _Send:
         auth: AuthConfig | None,
         timeout: float | None,
         retry: RetryPolicy | None,
+        telemetry: CallTelemetry,
     ) -> None:
         self._transport = transport
         self._request = request
@@ -116,26 +129,48 @@ class _Send:
         self._auth = auth
         self._deadline = None if timeout is None else transport.clock.seconds + timeout
         self._retry = retry
+        self._telemetry = telemetry
         self._backoff: Backoff | None = None
         self._cancel: Callable[[], None] = _nothing
         self._over = False
+        self._context: Context | None = None
         self.done: Callable[[], None] = _nothing
 
+    def wait(self) -> None:
+        """Waits for those before; its deadline may pass meanwhile."""
+        self._context = copy_context()  # it is another's answer that will start it
+        if self._deadline is not None:
+            clock = self._transport.clock
+            self._cancel = clock.run_later(self._deadline - clock.seconds, self._overdue).dispose
+
     def start(self) -> None:
-        self._try()
+        self._cancel()
+        if self._context is None:
+            self._try()
+        else:
+            self._context.run(self._try)
 
     def cancel(self) -> None:
         if not self._over:
             self._over = True
+            self._telemetry.cancelled()
             self._cancel()
             self.done()
 
     def _try(self) -> None:
         left = None if self._deadline is None else max(0.001, self._deadline - self._transport.clock.seconds)
+        telemetry = self._telemetry
+        telemetry.happened("try")
         try:
-            self._cancel = self._transport.unary(SEND, self._request, self, auth=self._auth, timeout=left)
+            self._cancel = self._transport.unary(
+                SEND, self._request, self, auth=self._auth, timeout=left, trace=telemetry.trace()
+            )
         except MacpClosedError as error:
-            self._fail(error)
+            # not from here: all who wait behind it would hear it one inside the other, deeper than Python's stack
+            self._cancel = self._transport.clock.run_later(0, partial(self.fail, error)).dispose
+
+    def _overdue(self) -> None:
+        self.fail(MacpTimeoutError("the messages before it were not answered in time", method=SEND.path))
 
     def on_next(self, value: core_pb2.SendResponse, /) -> None:
         ack = value.ack
@@ -144,11 +179,13 @@ class _Send:
             return
         error = MacpAckError(ack, self._request.envelope.message_type)
         if not self._try_again(error):
-            self._fail(error)
+            self.fail(error)
 
     def on_error(self, error: Exception, /) -> None:
-        if not self._try_again(error):
-            self._fail(error)
+        if self._over:  # raised by the subscriber when it heard the Ack: its own error
+            self._receiver.on_error(error)
+        elif not self._try_again(error):
+            self.fail(error)
 
     def on_completed(self) -> None:
         pass  # behind the answer
@@ -168,21 +205,32 @@ class _Send:
             delay += RATE_WAIT
         if self._deadline is not None and clock.seconds + delay >= self._deadline:
             return False
+        self._telemetry.happened("retry", error, delay=delay)
+        _log.info("%s, and is sent again in %.2f s: %s", self, delay, error)
         self._cancel = clock.run_later(delay, self._try).dispose
         return True
 
     def _finish(self, ack: Ack) -> None:
         if not self._over:
             self._over = True
+            self._telemetry.ended()
             self.done()
             self._receiver.on_next(ack)
             self._receiver.on_completed()
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         if not self._over:
             self._over = True
+            self._telemetry.ended(error)
+            if self._backoff is not None:
+                _log.warning("%s, and is given up: %s", self, error)
             self.done()
             self._receiver.on_error(error)
+
+    def __str__(self) -> str:
+        envelope = self._request.envelope
+        where = f" in session {envelope.session_id}" if envelope.session_id else ""
+        return f"{envelope.message_type} {envelope.message_id} was not accepted{where}"
 
 
 def _nothing() -> None:

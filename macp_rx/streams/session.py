@@ -7,25 +7,32 @@ server has said all it holds.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
+from math import isfinite
 from typing import Final, Literal
 
 from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import Envelope
 from reactivex import Observable, abc
+from reactivex import operators as ops
 from reactivex.disposable import Disposable, SerialDisposable
 
+from macp_rx.clock import Clock
 from macp_rx.errors import MacpClosedError, MacpGapError, MacpSessionError, MacpStreamError, MacpTransportError
 from macp_rx.protocol.messages import Accepted
+from macp_rx.streams.delivery import BUFFER, Delivery
 from macp_rx.streams.ends import Ends
-from macp_rx.streams.retry import Backoff, RetryPolicy, is_transient
-from macp_rx.streams.source import on_demand, waited_on
-from macp_rx.streams.stream import Stream, running
+from macp_rx.streams.retry import MOMENT, Backoff, RetryPolicy, is_transient
+from macp_rx.streams.source import waited_on
+from macp_rx.streams.stream import Stream, on_demand, running, tell_raised
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call, Transport, method
 from macp_rx.transport.shared import SharedTransport
+from macp_rx.transport.telemetry import CallTelemetry
 
 __all__ = [
     "RECONNECT",
@@ -38,6 +45,8 @@ __all__ = [
     "session_events",
     "subscribe_frame",
 ]
+
+_log = logging.getLogger("macp_rx.streams")
 
 STREAM_SESSION: Final = method("StreamSession", core_pb2.StreamSessionRequest, core_pb2.StreamSessionResponse)
 
@@ -89,6 +98,12 @@ class SessionStream(Stream[Accepted]):
     def __init__(self, source: Observable[Accepted], transport: Transport, status: _Statuses) -> None:
         super().__init__(source, transport.clock, can_wait=True)
         self._status = status
+        self._transport = transport
+
+    def delivered_on(self, scheduler: abc.SchedulerBase, buffer: int = BUFFER) -> SessionStream:
+        """The same stream, delivered on a scheduler through a bounded buffer: while it is full, the call waits."""
+        delivered = Delivery(scheduler, buffer=buffer)(self)
+        return SessionStream(delivered, self._transport, self._status).of(self)
 
     @property
     def status(self) -> Stream[Status]:
@@ -99,24 +114,28 @@ class SessionStream(Stream[Accepted]):
 class _Statuses:
     """Who listens to the side channel."""
 
-    __slots__ = ("_observers",)
+    __slots__ = ("_clock", "_observers")
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._observers: tuple[abc.ObserverBase[Status], ...] = ()
 
     def subscribe(
         self, observer: abc.ObserverBase[Status], scheduler: abc.SchedulerBase | None = None
     ) -> abc.DisposableBase:
         self._observers = (*self._observers, observer)
+        return Disposable(partial(self._leave, observer))
 
-        def leave() -> None:
-            self._observers = tuple(other for other in self._observers if other is not observer)
+    def _leave(self, observer: abc.ObserverBase[Status]) -> None:
+        self._observers = tuple(other for other in self._observers if other is not observer)
 
-        return Disposable(leave)
-
-    def tell(self, connection: Connection, sequence: int, error: Exception | None = None, missing: int = 0) -> None:
+    def tell(self, status: Status) -> None:
         for observer in self._observers:
-            observer.on_next(Status(connection, sequence, error, missing))
+            try:
+                observer.on_next(status)
+            except Exception as raised:
+                self._leave(observer)
+                tell_raised(self._clock, observer, raised)
 
 
 # The protocol has no word for the end of a replay. But frames are taken in order, and what answers one comes behind what was said
@@ -205,13 +224,14 @@ class _Reading:
 
     def stream(self) -> SessionStream:
         subscribe_frame(self.session_id, self.after)  # what protobuf refuses is refused here, and not on the I/O thread
-        statuses = _Statuses()
+        statuses = _Statuses(self.shared.clock)
 
         def subscribe(
             observer: abc.ObserverBase[Accepted], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
             def start() -> Callable[[], None]:
-                following = _Following(self, observer, statuses.tell)
+                telemetry = self.shared.telemetry.stream(self.session_id, self.after)
+                following = _Following(self, observer, statuses, telemetry)
                 following.start()
                 what = f"{'history' if self.ends is None else 'events'} of {self.session_id}"
                 return waited_on(self.shared, self.shared.running(what, on_demand(following, scheduler)), scheduler)
@@ -229,16 +249,20 @@ class _Following:
 
     # 1,000 of these live at once
     __slots__ = (
-        "_backoff",
         "_call",
+        "_caught_up",
         "_connected",
+        "_down",
+        "_early",
         "_ending",
         "_finite",
         "_kinds",
         "_last_id",
         "_live",
+        "_lost_by",
         "_next",
         "_observer",
+        "_outage",
         "_over",
         "_overlap",
         "_paused",
@@ -247,22 +271,31 @@ class _Following:
         "_seen_before",
         "_sequence",
         "_skipped",
-        "_tell",
-        "_timer",
+        "_statuses",
+        "_telemetry",
         "_unfollow",
         "_verifies",
+        "_waiting",
         "_waits_until",
     )
 
-    def __init__(self, reading: _Reading, observer: abc.ObserverBase[Accepted], tell: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        reading: _Reading,
+        observer: abc.ObserverBase[Accepted],
+        statuses: _Statuses,
+        telemetry: CallTelemetry,
+    ) -> None:
         self._reading = reading
         self._observer = observer
-        self._next = observer.on_next
-        self._tell = tell
+        self._next = telemetry.delivering(observer.on_next)
+        self._statuses = statuses
+        self._telemetry = telemetry
         self._sequence = reading.after
         self._finite = reading.ends is None
         self._ending = self._finite
         self._connected = self._live = self._paused = self._over = self._overlap = self._verifies = False
+        self._caught_up = self._down = False
         self._last_id = ""
         self._skipped = 0
         # a session has one mode, so its kinds are few: made once, not per item
@@ -271,8 +304,10 @@ class _Following:
         self._seen: set[str] = set()
         self._seen_before: set[str] = set()
         self._call: Call[core_pb2.StreamSessionRequest] | None = None
-        self._backoff: Backoff | None = None
-        self._timer: SerialDisposable | None = None
+        self._outage: Backoff | None = None
+        self._lost_by: MacpTransportError | None = None
+        self._early: Backoff | None = None
+        self._waiting: SerialDisposable | None = None
         self._unfollow: Callable[[], None] | None = None
         self._waits_until = 0.0
 
@@ -280,20 +315,22 @@ class _Following:
         reading = self._reading
         if reading.wait:
             self._waits_until = reading.transport.clock.seconds + reading.wait
-        self._open(patient=False)
+        try:
+            self._open()
+        except MacpClosedError as error:
+            self._fail(error)
 
     # What a source must be able to do.
 
     def cancel(self) -> None:
         self._over = True
-        if self._timer is not None:
-            self._timer.dispose()
+        self._telemetry.cancelled()
+        if self._waiting is not None:
+            self._waiting.dispose()
         if self._unfollow is not None:
             self._unfollow()
             self._unfollow = None
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
+        self._hang_up()
 
     def pause(self) -> None:
         self._paused = True
@@ -307,33 +344,39 @@ class _Following:
 
     # The call.
 
-    def _open(self, *, patient: bool) -> None:
+    def _open(self, *, patient: bool = False) -> None:
         reading = self._reading
         # Reopened, it begins with the envelope that was delivered last: so it is seen if the runtime has accepted something in
         # between that it never told. The reference runtime, on files, does not broadcast what it accepts from a caller whose
         # connection breaks in the middle (51 of 482 envelopes, measured).
         self._overlap = bool(self._last_id)
         self._skipped = 0
-        frames = [subscribe_frame(reading.session_id, self._sequence - self._overlap)]
-        if not (self._finite or self._verifies):
-            frames.append(_MARK)
-        self._connected = False
-        try:
-            call = reading.transport.stream(STREAM_SESSION, frames, self, auth=reading.auth, patient=patient)
-        except MacpClosedError as error:
-            self._fail(error)
-            return
+        frames = [subscribe_frame(reading.session_id, self._sequence - self._overlap), _MARK]
+        self._connected = self._caught_up = self._live = False
+        call = reading.transport.stream(
+            STREAM_SESSION, frames, self, auth=reading.auth, patient=patient, trace=self._telemetry.trace()
+        )
         self._call = call
         if self._ending:
             call.half_close()
         if self._paused:
             call.pause()
 
+    def _reopen(self, *, patient: bool = False) -> None:
+        if self._over:  # whoever heard why it is reopened has left
+            return
+        try:
+            self._open(patient=patient)
+        except MacpClosedError:  # silently, as every call of the client has ended
+            self.cancel()
+
     def on_next(self, response: core_pb2.StreamSessionResponse, /) -> None:
         envelope = response.envelope
         message_type = envelope.message_type
         if not self._connected:
             self._reached()
+            if self._over:
+                return
         if not message_type:
             self._answered(response)
             return
@@ -352,15 +395,22 @@ class _Following:
             kind = self._kinds[message_type] = (envelope.mode, message_type)
         self._last_id = message_id
         self._sequence = sequence = self._sequence + 1
-        self._next(Accepted(sequence, envelope, kind, self._live))
+        try:
+            self._next(Accepted(sequence, envelope, kind, self._live))
+        except Exception as error:  # the subscriber's own, whatever it looks like
+            self._telemetry.ended(error)
+            self.cancel()
+            tell_raised(self._reading.shared.clock, self._observer, error)
+            return
         if message_type == "Commitment" and not (self._finite or self._verifies):
             # a commitment is accepted only if it resolves; the server leaves the call open after it (measured)
             self._verify()
 
     def _reached(self) -> None:
         self._connected = self._reading.transport.reached = True
-        self._backoff = None
-        self._tell(Connection.CONNECTED, self._sequence)
+        self._outage = self._lost_by = None
+        self._waits_until = 0.0
+        self._tell(Connection.CONNECTED)
 
     def _answered(self, response: core_pb2.StreamSessionResponse) -> None:
         """An inline error: the answer to our mark, or the subscription's refusal, after which the server leaves the call open."""
@@ -368,8 +418,9 @@ class _Following:
             if self._overlap:
                 self._missed(None)
                 return
-            self._live = True
-            self._tell(Connection.CAUGHT_UP, self._sequence)
+            self._caught_up = True
+            self._live = not self._finite
+            self._tell(Connection.CAUGHT_UP)
             self._follow_end()
         else:
             self._fail(MacpStreamError(response.error))
@@ -377,12 +428,12 @@ class _Following:
     def _follow_end(self) -> None:
         """Only now: a session that ended long ago has told so by its commitment, and nobody needs to ask."""
         reading = self._reading
-        if self._unfollow is None and reading.ends is not None and not self._over:
+        if self._unfollow is None and reading.ends is not None and not (self._ending or self._over):
             self._unfollow = reading.ends.follow(reading.session_id, self._session_ended)
 
     def on_error(self, error: Exception, /) -> None:
         self._call = None
-        if not isinstance(error, MacpTransportError):  # the subscriber's own
+        if not isinstance(error, MacpTransportError):  # such as a token provider's own
             self._fail(error)
         elif error.code == "HISTORY_UNAVAILABLE":
             self._forgotten(error)
@@ -397,70 +448,86 @@ class _Following:
 
     def on_completed(self) -> None:
         self._call = None
-        if self._overlap:
-            self._missed(None)
+        if not (self._ending and self._caught_up):
+            self._lost(None)  # the server has ended the call, and neither has the session ended nor was all of it said
         elif self._finite or self._verifies:
             self._complete()
-        elif self._ending:
-            self._verify()
         else:
-            self._lost(None)  # the server has ended the call, and the session has not ended
+            self._verify()
+
+    def _tell(self, connection: Connection, error: Exception | None = None, **details: int) -> None:
+        status = Status(connection, self._sequence, error, **details)
+        self._telemetry.happened(connection.value, error, sequence=status.sequence, **details)
+        where = self._reading.session_id, status.sequence
+        if connection is Connection.LOST:
+            self._down = True
+            _log.warning(
+                "session %s: connection lost behind sequence %d: %s", *where, error or "the server ended the call"
+            )
+        elif connection is Connection.GAP:
+            _log.warning(
+                "session %s: up to sequence %d there are %d envelopes that did not come", *where, status.missing
+            )
+        elif connection is Connection.CONNECTED and self._down:
+            self._down = False
+            _log.info("session %s: connected again behind sequence %d", *where)
+        self._statuses.tell(status)  # last: it may be what ends this stream
 
     # Its ends.
 
     def _lost(self, error: MacpTransportError | None) -> None:
-        first = self._backoff is None
-        if first:
+        if self._outage is None:
             if not self._reading.transport.reached and error is not None:
                 self._fail(error)  # nobody has ever answered there: more likely a wrong address than an outage
                 return
-            self._tell(Connection.LOST, self._sequence, error)
-            self._backoff = Backoff(self._reading.retry, self._reading.transport.clock)
-        self._live = False
-        self._try_again(error)
-
-    def _try_again(self, error: MacpTransportError | None) -> None:
-        assert self._backoff is not None
-        delay = self._backoff.next()
-        if delay is None:
-            gave_up = error or MacpTransportError("UNAVAILABLE", "the server ends the stream of a session that is open")
-            self._fail(gave_up)
-            return
-        self._later(delay, self._reconnect)
+            self._outage = Backoff(self._reading.retry, self._reading.transport.clock)
+            self._tell(Connection.LOST, error)
+        self._lost_by = error
+        delay = self._outage.next()
+        if delay is not None:
+            self._later(delay, self._reconnect)
+        else:
+            ends = "the server ends the stream of a session that is open"
+            self._fail(error or MacpTransportError("UNAVAILABLE", ends, method=STREAM_SESSION.path))
 
     def _reconnect(self) -> None:
-        self._tell(Connection.RECONNECTING, self._sequence)
-        self._open(patient=True)
-        if not self._over:
-            self._later(self._reading.retry.give_up_after, self._give_up)
+        assert self._outage is not None
+        left = self._outage.left
+        self._tell(Connection.RECONNECTING)
+        self._reopen(patient=True)
+        if isfinite(left):
+            self._later(left, self._give_up)
 
     def _give_up(self) -> None:
         if not self._connected:
             waited = f"no connection within {self._reading.retry.give_up_after:g} s"
-            self._fail(MacpTransportError("UNAVAILABLE", waited, method=STREAM_SESSION.path))
+            gave_up = MacpTransportError("UNAVAILABLE", waited, method=STREAM_SESSION.path)
+            gave_up.__cause__ = self._lost_by
+            self._fail(gave_up)
 
     def _wait_for_start(self, error: MacpTransportError) -> None:
         clock = self._reading.transport.clock
         left = self._waits_until - clock.seconds
-        if left <= 0:
+        if left < MOMENT:
             self._fail(error)
             return
-        if self._backoff is None:
-            self._backoff = Backoff(self._reading.retry, clock)
-        delay = self._backoff.next()
-        self._later(left if delay is None else min(delay, left), lambda: self._open(patient=True))
+        self._outage = None
+        if self._early is None:
+            self._early = Backoff(self._reading.retry, clock)
+        delay = self._early.next()
+        self._later(left if delay is None else min(delay, left), self._reopen)
 
     def _forgotten(self, error: MacpTransportError) -> None:
         lowest = error.lowest_available_sequence
-        if lowest == self._sequence:
+        if lowest == self._sequence and self._overlap:
             # forgotten with the session's end, and all of it was delivered: what is left to say is nothing
             self._last_id = ""
             if self._verifies:
                 self._complete()
             else:
-                self._open(patient=True)
+                self._reopen()
             return
-        if self._reading.on_gap == "fail" or lowest is None or lowest < self._sequence:
+        if self._reading.on_gap == "fail" or lowest is None or lowest <= self._sequence:
             gap = MacpGapError(self._sequence, lowest, self._reading.session_id)
             gap.__cause__ = error
             self._fail(gap)
@@ -468,17 +535,47 @@ class _Following:
         missing = lowest - self._sequence
         self._sequence = lowest
         self._last_id = ""
-        self._tell(Connection.GAP, lowest, error, missing)
-        self._open(patient=True)
+        self._tell(Connection.GAP, error, missing=missing)
+        self._reopen()
 
     def _overlaps(self, message_id: str) -> None:
-        """Looks for the envelope that was delivered last; what comes before it the runtime has accepted and never told."""
+        """Looks for the envelope that was delivered last; if something comes before it, the history is counted."""
         if message_id != self._last_id:
             self._skipped += 1
+        elif self._skipped:
+            self._count()
+        else:
+            self._overlap = False
+
+    def _count(self) -> None:
+        """Counts where in the history the envelope stands that was delivered last.
+
+        What came before it tells nothing: the runtime has accepted more than it told, or it tells again what it told.
+        """
+        self._hang_up()
+        reading = self._reading
+        whole = history(reading.shared, reading.session_id, reading.after, auth=reading.auth, retry=reading.retry)
+        last = whole.pipe(ops.filter(self._is_last), ops.take(1), ops.map(_sequence), ops.default_if_empty(0))
+        self._wait_for(last.subscribe(self._counted, self._uncounted))
+
+    def _is_last(self, accepted: Accepted) -> bool:
+        return accepted.message_id == self._last_id
+
+    def _counted(self, sequence: int) -> None:
+        missing = sequence - self._sequence
+        if missing < 0:
+            self._missed(None)
             return
-        self._overlap = False
-        if self._skipped:
-            self._missed(self._skipped)
+        self._last_id = ""
+        if missing:
+            self._missed(missing)
+        self._reopen()
+
+    def _uncounted(self, error: Exception) -> None:
+        if isinstance(error, MacpGapError) and isinstance(error.__cause__, MacpTransportError):
+            self._forgotten(error.__cause__)  # the session has ended meanwhile
+        else:
+            self._fail(error)
 
     def _missed(self, how_many: int | None) -> None:
         """The history is not what was delivered: longer, or, if None, without the last of it."""
@@ -486,41 +583,55 @@ class _Following:
             self._fail(MacpGapError(self._sequence, None, self._reading.session_id, untold=how_many))
             return
         self._sequence += how_many
-        self._tell(Connection.GAP, self._sequence, missing=how_many)
+        self._tell(Connection.GAP, missing=how_many)
 
     def _verify(self) -> None:
         """Asks once more, behind the end, for what was delivered last: exactly that must come, and nothing after it."""
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
+        self._hang_up()
         if self._reading.transport.in_process or not self._last_id:
             self._complete()
             return
         self._verifies = self._ending = True
-        self._backoff = None
-        self._open(patient=True)
+        self._outage = None
+        self._reopen()
 
-    def _session_ended(self, metadata: core_pb2.SessionMetadata | None) -> None:
+    def _session_ended(self, _metadata: core_pb2.SessionMetadata | None) -> None:
         """Half-closes: the server says what it still holds and ends the call with OK (measured), so no timer is needed."""
-        if metadata is None and self._sequence == self._reading.after:
-            return  # it has yet to start
         if not self._ending:
             self._ending = True
             if self._call is not None and not self._verifies:
                 self._call.half_close()
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
-        if self._timer is None:
-            self._timer = SerialDisposable()
+        if not self._over:
+            self._wait_for(self._reading.transport.clock.run_later(seconds, action))
 
-        self._timer.disposable = self._reading.transport.clock.run_later(seconds, action)
+    def _wait_for(self, what: abc.DisposableBase) -> None:
+        if self._waiting is None:
+            self._waiting = SerialDisposable()
+        self._waiting.disposable = what
+
+    def _hang_up(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
 
     def _complete(self) -> None:
         if not self._over:
+            self._telemetry.ended()
             self.cancel()
             self._observer.on_completed()
 
     def _fail(self, error: Exception) -> None:
         if not self._over:
+            if self._down:
+                _log.warning(
+                    "session %s: given up behind sequence %d: %s", self._reading.session_id, self._sequence, error
+                )
+            self._telemetry.ended(error)
             self.cancel()
             self._observer.on_error(error)
+
+
+def _sequence(accepted: Accepted) -> int:
+    return accepted.sequence

@@ -11,8 +11,8 @@ from reactivex.disposable import SerialDisposable
 
 from macp_rx.clock import Clock
 from macp_rx.protocol.messages import Accepted
-from macp_rx.streams.source import on_demand, waited_on
-from macp_rx.streams.stream import Demand, Stream, running
+from macp_rx.streams.source import waited_on
+from macp_rx.streams.stream import Demand, Stream, on_demand, running, tell_raised
 from macp_rx.transport.shared import SharedTransport
 
 __all__ = ["WINDOW", "Shared"]
@@ -85,11 +85,12 @@ class _SharedCall(abc.ObserverBase[Accepted]):
         self._subscription = SerialDisposable()
 
     def join(self, subscriber: _Subscriber, after: int) -> None:
-        first = self.head < 0
         self._subscribers[subscriber] = None
-        if first:
+        if self.head < 0:
             self.head = after
             self._subscription.disposable = self._live(after).subscribe(self, scheduler=self._demand)
+        else:
+            self._weigh()
 
     def leave(self, subscriber: _Subscriber) -> None:
         if subscriber in self._subscribers:
@@ -122,8 +123,8 @@ class _SharedCall(abc.ObserverBase[Accepted]):
 
     def on_completed(self) -> None:
         self.ended = True
-        for subscriber in tuple(self._subscribers):
-            subscriber.advance()
+        for subscriber in self._subscribers:  # each on its own turn, so that what one raises keeps the end from nobody
+            self.clock.run_later(0, subscriber.advance)
 
 
 class _Subscriber:
@@ -166,7 +167,7 @@ class _Subscriber:
 
     def came(self, accepted: Accepted) -> None:
         """The shared call has one more; if this subscriber has all before it, it is the next."""
-        if accepted.sequence == self._sequence + 1 and not (self._paused or self._catching_up):
+        if accepted.sequence == self._sequence + 1 and not (self._over or self._paused or self._catching_up):
             self._deliver(accepted)
         else:
             self.advance()
@@ -190,7 +191,8 @@ class _Subscriber:
         try:
             self._observer.on_next(accepted)
         except Exception as error:  # its own error, once; the others notice nothing
-            self._fail(error)
+            self.cancel()
+            tell_raised(self._call.clock, self._observer, error)
 
     def _end_if_over(self) -> None:
         call = self._call

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from google.protobuf.message import Message as Protobuf
 from reactivex import Observable, abc
@@ -12,13 +12,13 @@ from reactivex import operators as ops
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from macp_rx.clock import Clock, loop_clock
-from macp_rx.streams.stream import Demand, Pausable, Stream, running
+from macp_rx.streams.stream import Demand, Stream, on_demand, running
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method
 from macp_rx.transport.grpc import GrpcCall, ResponseStream
 from macp_rx.transport.shared import SharedTransport
 
-__all__ = ["on_demand", "rpc_stream", "waited_on", "watch"]
+__all__ = ["rpc_stream", "waited_on", "watch"]
 
 T = TypeVar("T")
 Req = TypeVar("Req", bound=Protobuf)
@@ -59,7 +59,7 @@ def watch(
 def waited_on(
     shared: SharedTransport, cancel: Callable[[], None], scheduler: abc.SchedulerBase | None
 ) -> Callable[[], None]:
-    """Lets whoever waits for a call, if its subscription carries one, hear of the connection's close.
+    """Lets whoever waits for a call, if its subscription carries one, hear of the connection's close, and its buffers be seen.
 
     Returns:
         What cancels the call, and forgets them.
@@ -67,30 +67,15 @@ def waited_on(
     if not isinstance(scheduler, Demand):
         return cancel
     forget = shared.waited_on(scheduler.lose)
+    unwatch = [shared.telemetry.buffer(buffer) for buffer in scheduler.buffers]
 
     def leave() -> None:
         forget()
+        for stop in unwatch:
+            stop()
         cancel()
 
     return leave
-
-
-class _Call(Pausable, Protocol):
-    def cancel(self) -> None: ...
-
-
-def on_demand(call: _Call, scheduler: abc.SchedulerBase | None) -> Callable[[], None]:
-    """Lets a call follow the demand that its subscription carries, if it carries one; returns what cancels the call."""
-    if not isinstance(scheduler, Demand):
-        return call.cancel
-    demand = scheduler
-    demand.add(call)
-
-    def cancel() -> None:
-        demand.remove(call)
-        call.cancel()
-
-    return cancel
 
 
 def rpc_stream(open_call: Callable[[], ResponseStream[T]], *, scheduler: AsyncIOScheduler | Clock) -> Stream[T]:

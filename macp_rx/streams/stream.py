@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final, Generic, Protocol, Self, TypeVar, cast, overload
 
 from reactivex import Observable, abc
@@ -17,8 +18,9 @@ from reactivex.internal.exceptions import SequenceContainsNoElementsError
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpClosedError, MacpOverflowError, MacpTimeoutError
 from macp_rx.transport.base import SUBSCRIBER, Receiver
+from macp_rx.transport.telemetry import Buffer
 
-__all__ = ["Demand", "Pausable", "Pull", "Stream", "running", "stream"]
+__all__ = ["OVERFLOW_FACTOR", "Demand", "Pausable", "Pull", "Stream", "on_demand", "running", "stream", "tell_raised"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -282,6 +284,14 @@ def running(clock: Clock, start: Callable[[], Callable[[], None]], observer: abc
     return Disposable(dispose)
 
 
+def tell_raised(clock: Clock, observer: abc.ObserverBase[T], error: Exception) -> None:
+    """Tells an observer what it has raised itself: its own error, which nobody else notices.
+
+    Not at once: one that has no on_error raises again, and it would be the call that fails.
+    """
+    clock.run_later(0, partial(observer.on_error, error))
+
+
 class Pausable(Protocol):
     """A source that can be told to wait."""
 
@@ -303,10 +313,12 @@ class Demand(Clock):
     Args:
         clock: the clock that really schedules.
         lose: hears why nothing will come any more, past the operators in between.
+        buffers: where items wait on their way to the consumer.
     """
 
-    def __init__(self, clock: Clock, lose: Callable[[Exception], None]) -> None:
+    def __init__(self, clock: Clock, lose: Callable[[Exception], None], *buffers: Buffer) -> None:
         super().__init__()
+        self.buffers = buffers
         self._clock = clock
         self.lose = lose
         self._sources: list[Pausable] = []
@@ -391,6 +403,24 @@ class Demand(Clock):
         return self._clock.schedule_absolute(duetime, action, state)
 
 
+class _Cancellable(Pausable, Protocol):
+    def cancel(self) -> None: ...
+
+
+def on_demand(call: _Cancellable, scheduler: abc.SchedulerBase | None) -> Callable[[], None]:
+    """Lets a call follow the demand that its subscription carries, if it carries one; returns what cancels the call."""
+    if not isinstance(scheduler, Demand):
+        return call.cancel
+    demand = scheduler
+    demand.add(call)
+
+    def cancel() -> None:
+        demand.remove(call)
+        call.cancel()
+
+    return cancel
+
+
 class Pull(abc.ObserverBase[T]):
     """The bounded buffer between a source that pushes and one consumer that pulls.
 
@@ -400,7 +430,7 @@ class Pull(abc.ObserverBase[T]):
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._demand = Demand(clock, self.on_error)
+        self._demand = Demand(clock, self.on_error, self)
         self._items: deque[T] = deque()
         self._ended = False
         self._error: Exception | None = None
@@ -411,6 +441,16 @@ class Pull(abc.ObserverBase[T]):
     def subscribe(self, source: Observable[T]) -> None:
         """Subscribes to the source, carrying demand."""
         self._subscription = source.subscribe(self, scheduler=self._demand)
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait to be read."""
+        return len(self._items)
+
+    @property
+    def dropped(self) -> int:
+        """None ever: what does not fit is an error."""
+        return 0
 
     def add(self, source: Pausable) -> None:
         """Attaches a source that is not subscribed to but pushes by itself."""

@@ -36,7 +36,7 @@ def only_virtual_time() -> Generator[None]:
     """Makes the clocks of the system, ``uuid4``, ``random`` and new threads raise, so that a run depends on its seed alone.
 
     On the calling thread: other threads, such as the loop of a server beside the test, need their clocks. And not for
-    `logging`, since the time on a log line is no part of a result.
+    `logging` and OpenTelemetry, since the time on a log line and the id of a span are no part of a result.
     """
     thread = get_ident()
     with ExitStack() as patches:
@@ -50,7 +50,8 @@ def _raising(owner: object, name: str, thread: int) -> Callable[..., Any]:
 
     def refuse(*args: object, **keywords: object) -> Any:
         caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # as logging itself looks for its caller
-        if get_ident() != thread or caller.f_globals.get("__name__") == "logging":
+        package = str(caller.f_globals.get("__name__")).partition(".")[0]
+        if get_ident() != thread or package in ("logging", "opentelemetry"):
             return original(*args, **keywords)
         raise AssertionError(
             f"{getattr(owner, '__name__', owner)}.{name} was used while virtual time runs: the result would not depend on the "

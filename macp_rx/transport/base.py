@@ -22,6 +22,7 @@ __all__ = [
     "BLOCKED",
     "SUBSCRIBER",
     "Call",
+    "Metadata",
     "Method",
     "Receiver",
     "Transport",
@@ -44,6 +45,9 @@ Res = TypeVar("Res", bound=Protobuf)
 Req_contra = TypeVar("Req_contra", bound=Protobuf, contravariant=True)
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
+
+Metadata = tuple[tuple[str, str], ...]
+"""What goes with a call beside its messages: keys in lower case, and printable ASCII."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +128,17 @@ class Transport(Protocol):
         *,
         auth: AuthConfig | None,
         timeout: float | None,
+        trace: Metadata | None = None,
     ) -> Callable[[], None]:
         """Starts a unary call; the receiver hears one response, then completion, or an error.
+
+        Args:
+            method: which RPC.
+            request: its request.
+            receiver: hears how it went.
+            auth: who is calling.
+            timeout: seconds until it fails; None waits without limit.
+            trace: says to which trace the call belongs; None for the one that the caller's present work belongs to.
 
         Returns:
             A function that cancels it; harmless after its end.
@@ -141,12 +154,14 @@ class Transport(Protocol):
         auth: AuthConfig | None,
         on_sent: Callable[[], None] = ...,
         patient: bool = False,
+        trace: Metadata | None = None,
     ) -> Call[Req]:
         """Starts a streaming call and sends ``requests`` first; a server-streaming call takes exactly one.
 
         Args:
             on_sent: called each time a request has been handed to flow control.
             patient: wait for a server that cannot be reached now, instead of failing.
+            trace: as for a unary call.
         """
         ...
 

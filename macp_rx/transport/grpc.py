@@ -16,7 +16,8 @@ from google.protobuf.message import Message as Protobuf
 from macp_rx.clock import LoopClock
 from macp_rx.errors import MacpClosedError, MacpTimeoutError, MacpTransportError
 from macp_rx.transport.auth import AuthConfig, TokenProvider
-from macp_rx.transport.base import BLOCKED, Call, Method, Receiver, reply_to, report_blocked
+from macp_rx.transport.base import BLOCKED, Call, Metadata, Method, Receiver, reply_to, report_blocked
+from macp_rx.transport.telemetry import OFF
 
 __all__ = ["ChannelOptions", "GrpcCall", "GrpcTransport", "ResponseStream"]
 
@@ -26,7 +27,6 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 ChannelOptions = Sequence[tuple[str, str | int]]
-Metadata = tuple[tuple[str, str], ...]
 
 STREAMS_PER_CHANNEL: Final = 100
 """The real server allows 128 HTTP/2 streams per connection, and past that everything hangs, unary calls too (measured)."""
@@ -43,10 +43,9 @@ DEFAULT_OPTIONS: Final[ChannelOptions] = (
     # a peer that is gone without a word is found out by a ping; the reference runtime takes any number of them
     ("grpc.keepalive_time_ms", 10_000),
     (
-        "grpc.keepalive_timeout_ms",
+        "grpc.http2.ping_timeout_ms",
         10_000,
-    ),  # without effect in grpc's core, which waits for its ping timeout (grpc#39239):
-    ("grpc.http2.ping_timeout_ms", 10_000),  # 60 s by default
+    ),  # 60 s by default; grpc's core does not use keepalive_timeout_ms (grpc#39239)
     ("grpc.http2.max_pings_without_data", 0),  # no limit; by default an idle stream is pinged twice and never again
 )
 
@@ -67,6 +66,7 @@ class GrpcTransport:
         clock: the loop on which every call lives.
         credentials: TLS credentials; None is plaintext.
         options: gRPC channel options, over the defaults of this module.
+        trace: says to which trace the work at hand belongs, for calls that are in none of their own.
         streams_per_channel: open another connection beyond that many concurrent streams.
     """
 
@@ -77,6 +77,7 @@ class GrpcTransport:
         clock: LoopClock,
         credentials: grpc.ChannelCredentials | None,
         options: ChannelOptions = (),
+        trace: Callable[[], Metadata] = OFF.trace,
         streams_per_channel: int = STREAMS_PER_CHANNEL,
     ) -> None:
         self.clock = clock
@@ -85,6 +86,7 @@ class GrpcTransport:
         self._credentials = credentials
         # of two values of one option grpc takes the first (measured), and we the last
         self._options = list({option[0]: option for option in (*DEFAULT_OPTIONS, *options)}.values())
+        self._trace = trace
         self._streams_per_channel = streams_per_channel
         self._unary: _Connection | None = None
         self._streaming: list[_Connection] = []
@@ -106,12 +108,14 @@ class GrpcTransport:
         *,
         auth: AuthConfig | None,
         timeout: float | None,
+        trace: Metadata | None = None,
     ) -> Callable[[], None]:
         """Starts a unary call on the connection that no stream uses."""
         self._check_open()
         if self._unary is None:
             self._unary = self._connect()
-        work = self._call(self._unary, method, request, receiver, auth, timeout)
+        trace = self._trace() if trace is None else trace
+        work = self._call(self._unary, method, request, receiver, auth, timeout, trace)
         task = self._track(self.clock.loop.create_task(work))
 
         def cancel() -> None:
@@ -127,10 +131,14 @@ class GrpcTransport:
         receiver: Receiver[Res],
         auth: AuthConfig | None,
         timeout: float | None,
+        trace: Metadata,
     ) -> None:
         try:
-            # the call gets no name here: a consumer's exception keeps this frame, which would keep grpc's poller thread
-            response = await connection.open(method)(request, metadata=await metadata(auth, timeout), timeout=timeout)
+            # neither the call nor the token get a name here: a consumer's exception keeps this frame, and grpc's poller thread
+            # would live as long as a call in it
+            response = await connection.open(method)(
+                request, metadata=await metadata(auth, timeout) + trace, timeout=timeout
+            )
         except asyncio.CancelledError:
             _cancelled_by_peer(receiver, method.path)
         except grpc.aio.AioRpcError as error:
@@ -150,17 +158,20 @@ class GrpcTransport:
         auth: AuthConfig | None,
         on_sent: Callable[[], None] = _nothing,
         patient: bool = False,
+        trace: Metadata | None = None,
     ) -> Call[Req]:
         """Starts a streaming call on a connection with room."""
         self._check_open()
+        traced = self._trace() if trace is None else trace
         connection = self._with_room()
         open_method = connection.open(method)
         first = None if method.client_streaming else requests[0]
 
         def open_call(identity: Metadata) -> ResponseStream[Res]:
-            if first is None:
-                return cast("ResponseStream[Res]", open_method(metadata=identity, wait_for_ready=patient))
-            return cast("ResponseStream[Res]", open_method(first, metadata=identity, wait_for_ready=patient))
+            request = () if first is None else (first,)
+            return cast(
+                "ResponseStream[Res]", open_method(*request, metadata=identity + traced, wait_for_ready=patient)
+            )
 
         call = GrpcCall[Req, Res](
             open_call,
@@ -422,14 +433,24 @@ class GrpcCall(Generic[Req, T]):
         # the only writer: two overlapping writes end the RPC with INTERNAL (measured)
         try:
             while self._outgoing:
-                await self._call.write(self._outgoing.popleft())
+                await _write(self._call, self._outgoing.popleft())
                 self._on_sent()
             if self._half_closed:
                 await self._call.done_writing()
-        except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
+        except (asyncio.InvalidStateError, grpc.aio.AioRpcError, grpc.aio.InternalError):
             pass  # the call has ended; the reader has its status and tells it
         finally:
             self._writing = False
+
+
+async def _write(call: Any, request: Protobuf) -> None:
+    """As grpc.aio's own `write`; but where the server has ended the call, that one puts INTERNAL, "Internal error from Core", in
+    the place of the status that says why (of 200 subscriptions to unknown sessions 92 were not NOT_FOUND, measured).
+    """
+    await call.wait_for_connection()
+    if call.done():
+        raise asyncio.InvalidStateError
+    await call._cython_call.send_serialized_message(request.SerializeToString())
 
 
 async def metadata(auth: AuthConfig | None, timeout: float | None = None) -> Metadata:

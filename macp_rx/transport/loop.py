@@ -53,7 +53,7 @@ class LoopLease:
                 _running = _LoopThread()
             _running.users += 1
             self._thread: _LoopThread | None = _running
-        self.clock: LoopClock = LoopClock(self._thread.loop)
+        self.clock: LoopClock = LoopClock(self._thread.loop, ends=True)
 
     def release(self) -> None:
         """Gives the share back. After the last one the thread has ended on return, unless this *is* the thread."""

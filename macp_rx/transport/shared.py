@@ -11,6 +11,7 @@ from datetime import datetime
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpClosedError
 from macp_rx.transport.base import SUBSCRIBER, Transport, called
+from macp_rx.transport.telemetry import OFF, ConnectionTelemetry
 
 __all__ = ["SharedTransport", "Subscription"]
 
@@ -43,10 +44,12 @@ class SharedTransport:
     Args:
         transport: what carries the calls.
         release: called after the transport's end, once.
+        telemetry: what its calls report to.
     """
 
-    def __init__(self, transport: Transport, release: Callable[[], None]) -> None:
+    def __init__(self, transport: Transport, release: Callable[[], None], telemetry: ConnectionTelemetry = OFF) -> None:
         self.transport = transport
+        self.telemetry = telemetry
         self._release = release
         self._running: dict[Subscription, None] = {}
         self._waiting: dict[object, Callable[[Exception], None]] = {}
@@ -172,6 +175,7 @@ class SharedTransport:
         waiting, self._waiting = self._waiting, {}
         for lose in waiting.values():
             lose(MacpClosedError("the client was closed while this waited"))
+        self.telemetry.closed()
         self.transport.close(self._ended)
 
     def _ended(self) -> None:

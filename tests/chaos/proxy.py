@@ -6,22 +6,20 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self, TypeVar
-
-T = TypeVar("T")
+from typing import Self
 
 AT_ONCE = struct.pack("ii", 1, 0)
 """SO_LINGER on, for no time: closing sends RST, and what was not sent yet is thrown away."""
 
 
 class Link:
-    """One connection of a client, and the one to the server that belongs to it."""
+    """One connection of a client, and then the one to the server that belongs to it."""
 
-    def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
-        self.ends = (client, server)
+    def __init__(self, client: asyncio.StreamWriter) -> None:
+        self.ends = [client]
         self.silent = False
 
     def close(self, *, reset: bool) -> None:
@@ -44,8 +42,8 @@ class Proxy:
         self._upstream = host, int(port)
         self._links: list[Link] = []
         self._changed = threading.Condition()
-        self._pumps: set[asyncio.Task[None]] = set()
-        self._listening: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listener: socket.socket | None = None
         self._port = 0
         self._delay = 0.0
         self._loop = asyncio.new_event_loop()
@@ -53,7 +51,7 @@ class Proxy:
         self._thread.start()
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self._run(self._listen())
+        self.accept()
         self.target = f"127.0.0.1:{self._port}"
 
     def wait_until(self, expected: Callable[[int], bool], seconds: float) -> None:
@@ -97,49 +95,55 @@ class Proxy:
 
     def refuse(self) -> None:
         """Refuses new connections."""
-
-        async def refuse() -> None:
-            if self._listening is not None:
-                self._listening.close()
-                self._listening = None
-
-        self._run(refuse())
+        self._now(self._stop_listening)
 
     def accept(self) -> None:
         """Accepts new connections again."""
-        self._run(self._listen())
+        self._now(self._listen)
 
     def refuse_for(self, seconds: float) -> None:
         """Refuses new connections for a while."""
         self.refuse()
-
-        def accept() -> None:
-            self._keep(self._loop.create_task(self._listen()))
-
-        self._soon(lambda: self._loop.call_later(seconds, accept))
+        self._soon(lambda: self._loop.call_later(seconds, self._listen))
 
     # What does it.
 
-    async def _listen(self) -> None:
-        if self._listening is None:
-            self._listening = await asyncio.start_server(self._linked, "127.0.0.1", self._port)
-            self._port = self._listening.sockets[0].getsockname()[1]
+    def _listen(self) -> None:
+        if self._listener is None:
+            self._listener = socket.create_server(("127.0.0.1", self._port), backlog=1024)
+            self._listener.setblocking(False)
+            self._port = self._listener.getsockname()[1]
+            self._loop.add_reader(self._listener, self._connected, self._listener)
 
-    async def _linked(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+
+    def _connected(self, listener: socket.socket) -> None:
+        with suppress(OSError):  # gone already
+            client, _ = listener.accept()
+            client.setblocking(False)
+            self._keep(self._loop.create_task(self._link(client)))
+
+    async def _link(self, client: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=client)
+        link = Link(writer)
+        self._count(lambda: self._links.append(link))
         try:
             answers, server = await asyncio.open_connection(*self._upstream)
-        except OSError:  # the server is down: the client sees its connection closed
-            writer.transport.abort()
-            return
-        link = Link(writer, server)
-        self._count(lambda: self._links.append(link))
-        pumps = [
-            self._keep(self._loop.create_task(self._pump(link, reader, server))),
-            self._keep(self._loop.create_task(self._pump(link, answers, writer))),
-        ]
-        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        link.close(reset=False)
-        self._count(lambda: self._links.remove(link))
+            link.ends.append(server)
+            pumps = [
+                self._keep(self._loop.create_task(self._pump(link, reader, server))),
+                self._keep(self._loop.create_task(self._pump(link, answers, writer))),
+            ]
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        except OSError:
+            pass  # the server is down: the client sees its connection closed
+        finally:
+            link.close(reset=False)
+            self._count(lambda: self._links.remove(link))
 
     def _count(self, change: Callable[[], None]) -> None:
         with self._changed:
@@ -157,30 +161,32 @@ class Proxy:
                     await writer.drain()
 
     def _keep(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
-        self._pumps.add(task)
-        task.add_done_callback(self._pumps.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return task
 
     def _soon(self, action: Callable[[], object]) -> None:
         self._loop.call_soon_threadsafe(action)
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+    def _now(self, action: Callable[[], object]) -> None:
+        async def act() -> None:
+            action()
+
+        asyncio.run_coroutine_threadsafe(act(), self._loop).result(10)
 
     def close(self) -> None:
         """Cuts what is left, and ends."""
 
         async def end() -> None:
-            if self._listening is not None:
-                self._listening.close()
-            left = asyncio.all_tasks() - {asyncio.current_task()}
-            for link in self._links:
-                link.close(reset=False)
-            for task in left:
-                task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            self._stop_listening()
+            self._flowing.set()
+            while self._tasks:
+                for link in self._links:
+                    link.close(reset=False)
+                await asyncio.wait(self._tasks, timeout=0.1)
+            await asyncio.sleep(0)  # what was aborted closes its socket in the next turn of the loop
 
-        self._run(end())
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -140,6 +140,16 @@ def _unparsed(situation: Situation) -> bool:
     )
 
 
+def _far_too_large(situation: Situation) -> bool:
+    real, ours = _end(situation.real), _end(situation.ours)
+    return (
+        real is not None
+        and ours is not None
+        and (real["status"], real["code"]) == ("OUT_OF_RANGE", None)
+        and (ours["status"], ours["code"]) == ("RESOURCE_EXHAUSTED", None)
+    )
+
+
 def _removed_mode(situation: Situation) -> bool:
     if not (isinstance(situation.step, Call) and situation.step.method == "WhatIfReplay" and _both(situation, dict)):
         return False
@@ -201,6 +211,11 @@ KNOWN = (
         "unparsed request",
         "the real server answers bytes that are no request with INTERNAL and no code; it is the client's fault, told so",
         _unparsed,
+    ),
+    Known(
+        "far too large",
+        "a frame of more than twice what may be is refused by gRPC itself, before it is in memory, in its own words",
+        _far_too_large,
     ),
     Known(
         "removed mode",

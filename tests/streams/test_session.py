@@ -59,6 +59,22 @@ def test_history_is_finite(marbles: Marbles, session: DecisionSession) -> None:
     marbles.expect(kinds(history), "--^").to_be("--(S p |)")
 
 
+def test_a_reader_that_falls_behind_has_everything_once(macp_runtime: Runtime) -> None:
+    with MacpClient.embedded(agent="chair", runtime=macp_runtime) as client:
+        session = DecisionSession(client)
+        session.start(intent="a slow reader", participants=["chair"], ttl_ms=60_000)
+        events = client.session_events(session.session_id)
+        told: list[str] = []
+        events.status.subscribe(lambda status: told.append(status.connection.value))
+        reading = iter(events)
+        sent = [next(reading).envelope.message_id]
+        # 256 wait at the reader, 256 more at the runtime, and the next one ends the call; others are accepted meanwhile
+        sent += [session.propose(f"p{number}", "one of many").message_id for number in range(768)]
+        sent += [session.commit(action="decision.approved", authority_scope="test", reason="because").message_id]
+        assert sent == [sent[0], *(accepted.envelope.message_id for accepted in reading)]
+        assert told[:4] == ["connected", "caught up", "lost", "reconnecting"]
+
+
 def test_the_outcome_is_one_value(marbles: Marbles, session: DecisionSession) -> None:
     say(marbles, "-p-C", session)
     marbles.expect(session.outcome.pipe(ops.map(lambda outcome: outcome.state))).to_be("---(RESOLVED |)")

@@ -1,0 +1,163 @@
+"""What a stream survives: outages, a session's end, a slow consumer. What reading costs with all that: `benchmarks.reading`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks import Row, wait_for
+from benchmarks.server import AGENT, open_sessions, running_server
+from macp_rx import Accepted, AuthConfig, DecisionSession, MacpClient
+from tests.chaos.proxy import Proxy
+from tests.chaos.slow_reader import consume
+from tests.chaos.talker import ENVELOPES, SESSION, running_talker
+
+if TYPE_CHECKING:
+    import macp_sdk
+
+__all__ = ["rows"]
+
+PEER = "macp-sdk-python"
+RUNS = 3
+MANY_ROUNDS = 100
+"""From so many rounds on, the outage of a minute is measured too."""
+
+
+def rows(rounds: int) -> Iterable[Row]:
+    """Recovery after outages, how soon an end is known, and the memory of slow consumers."""
+    with running_server() as target:
+        for outage in (1, 10, 60) if rounds >= MANY_ROUNDS else (1, 10):
+            yield _recovery(target, outage)
+        yield _end(target)
+    yield from _slow_consumers()
+
+
+def _recovery(target: str, outage: float) -> Row:
+    runs = [_recovered(target, outage) for _ in range(RUNS if outage < 10 else 1)]
+    seconds = statistics.median(runs)
+    what = f"server unreachable for {outage:g} s: delivers again after its return"
+    return Row(what, f"{seconds:.2f} s", _sdk_in_an_outage(target), PEER, None, "≤ 1.5 s", seconds <= 1.5)
+
+
+def _recovered(target: str, outage: float) -> float:
+    """Seconds from the server's return to the first envelope, which was accepted in between."""
+    (session_id,) = open_sessions(target, 1)
+    with Proxy(target) as proxy, _client(proxy.target) as reader, _client(target) as speaker:
+        heard: list[float] = []
+        first, second = threading.Event(), threading.Event()
+
+        def hear(_accepted: Accepted) -> None:
+            heard.append(time.monotonic())
+            (second if first.is_set() else first).set()
+
+        reader.session_events(session_id).subscribe(hear)
+        wait_for(first)
+        proxy.refuse_for(outage)
+        proxy.cut()
+        back = time.monotonic() + outage
+        DecisionSession(speaker, session_id).propose("p1", "one")
+        wait_for(second)
+        return heard[1] - back
+
+
+def _sdk_in_an_outage(target: str) -> str:
+    import macp_sdk
+
+    (session_id,) = open_sessions(target, 1)
+    with Proxy(target) as proxy, _sdk_stream(proxy.target, session_id) as stream:
+        stream.read(timeout=10)
+        proxy.cut()
+        try:
+            stream.read(timeout=10)
+        except macp_sdk.MacpTransportError as error:
+            return f"never: its stream ends with {error.code}"
+    return "never: its stream ends"
+
+
+def _end(target: str) -> Row:
+    seconds = statistics.median(_cancel_known(target) for _ in range(RUNS))
+    what = "session cancelled by another client: the stream ends"
+    return Row(what, f"after {seconds:.2f} s", _sdk_after_a_cancel(target), PEER, None, "≤ 1 s", seconds <= 1)
+
+
+def _cancel_known(target: str) -> float:
+    (session_id,) = open_sessions(target, 1)
+    with _client(target) as reader, _client(target) as speaker:
+        started, ended = threading.Event(), threading.Event()
+        reader.session_events(session_id).subscribe(lambda _accepted: started.set(), on_completed=ended.set)
+        wait_for(started)
+        speaker.cancel_session(session_id, reason="benchmark")
+        began = time.monotonic()
+        wait_for(ended)
+        return time.monotonic() - began
+
+
+def _sdk_after_a_cancel(target: str) -> str:
+    import macp_sdk
+
+    (session_id,) = open_sessions(target, 1)
+    with _sdk_stream(target, session_id) as stream, _client(target) as speaker:
+        stream.read(timeout=10)
+        speaker.cancel_session(session_id, reason="benchmark")
+        try:
+            return f"{stream.read(timeout=10)}"
+        except macp_sdk.MacpTimeoutError:
+            return "not within 10 s"
+
+
+def _slow_consumers() -> Iterable[Row]:
+    with running_talker() as target:
+        sdk = _consumed("benchmarks.reliability", "sdk", target)
+        for who, label, most in (("ours", "", 20), ("small-windows", ", grpc.http2.bdp_probe=0", 20)):
+            ours = _consumed("tests.chaos.slow_reader", who, target)
+            what = f"{ENVELOPES:,} envelopes of 1 KiB, at first one in 100 ms{label}: memory grows by"
+            grown, whole = ours["megabytes"], ours["right"] == ENVELOPES
+            figures = f"{grown:.1f} MB", f"{sdk['megabytes']:.1f} MB"
+            yield Row(what, *figures, PEER, grown / sdk["megabytes"], f"< {most} MB, all once", grown < most and whole)
+
+
+def _consumed(module: str, who: str, target: str) -> dict[str, float]:
+    command = [sys.executable, "-m", module, who, target]
+    root = Path(__file__).parents[1]
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=root).stdout
+    return dict(json.loads(printed.splitlines()[-1]))
+
+
+def _client(target: str) -> MacpClient:
+    return MacpClient(target=target, secure=False, auth=AuthConfig.for_dev_agent(AGENT))
+
+
+@contextmanager
+def _sdk_stream(target: str, session_id: str) -> Iterator[macp_sdk.MacpStream]:
+    import macp_sdk
+
+    logging.getLogger("macp_sdk").setLevel(logging.ERROR)  # it warns of every plaintext client
+    client = macp_sdk.MacpClient(target=target, allow_insecure=True, auth=macp_sdk.AuthConfig.for_dev_agent(AGENT))
+    stream = client.open_stream()
+    stream.send_subscribe(session_id)
+    try:
+        yield stream
+    finally:
+        stream.cancel()
+        client.close()
+
+
+def _sdk(target: str) -> Iterator[str]:
+    with _sdk_stream(target, SESSION) as stream:
+        for envelope in stream.responses():
+            yield envelope.message_id
+            if envelope.message_type == "Commitment":
+                break
+
+
+if __name__ == "__main__":
+    print(json.dumps(consume(_sdk(sys.argv[2]))))

@@ -1,0 +1,151 @@
+"""deliver_on: bounded, one at a time, and what happens when the consumer does not keep up."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from reactivex import operators as ops
+from reactivex.scheduler import EventLoopScheduler, ThreadPoolScheduler
+from reactivex.subject import Subject
+
+from macp_rx import DecisionSession, MacpClient, MacpClosedError, MacpOverflowError, MacpSessionError, Runtime
+from macp_rx import operators as mo
+from macp_rx.clock import VirtualClock
+from macp_rx.streams.delivery import Overflow
+from macp_rx.testing import Marbles
+from tests.conftest import Connect, Recorder
+
+
+def flooded(overflow: Overflow, buffer: int, items: int) -> tuple[list[object], int]:
+    """What arrives when so many items come before the consumer gets its turn, and how many are dropped."""
+    clock, source, recorder = VirtualClock(), Subject[int](), Recorder()
+    deliver = mo.deliver_on(clock, buffer=buffer, overflow=overflow)
+    source.pipe(deliver).subscribe(recorder)
+    for number in range(items):
+        source.on_next(number)
+    assert deliver.waiting <= buffer
+    source.on_completed()
+    clock.run_until_idle()
+    assert recorder.completed or isinstance(recorder.error, MacpOverflowError)
+    return recorder.items, deliver.dropped
+
+
+def test_each_policy_keeps_what_it_says_and_counts_the_rest() -> None:
+    assert flooded("drop_oldest", 3, 10) == ([7, 8, 9], 7)
+    assert flooded("drop_newest", 3, 10) == ([0, 1, 2], 7)
+    assert flooded("latest", 3, 10) == ([9], 9)
+    assert flooded("error", 3, 10) == ([0, 1, 2], 0)
+    assert flooded("error", 10, 10) == (list(range(10)), 0)
+
+
+def test_order_completion_and_errors_come_behind_the_items(marbles: Marbles) -> None:
+    items = marbles.hot("-a-b-(c d)-#", error=ValueError("lost"))
+    marbles.expect(items.pipe(mo.deliver_on(marbles.clock, overflow="error"))).to_be(
+        "-a-b-(c d)-#", error=ValueError("lost")
+    )
+    marbles.expect_subscriptions(items).to_be("^------!")
+
+
+def test_a_consumer_that_raises_gets_its_error_once_and_nobody_else_notices() -> None:
+    clock, source, other = VirtualClock(), Subject[int](), Recorder()
+    errors: list[Exception] = []
+
+    def raising(_item: int) -> None:
+        raise ValueError("mine")
+
+    source.pipe(mo.deliver_on(clock, overflow="error")).subscribe(raising, errors.append)
+    source.pipe(mo.deliver_on(clock, overflow="error")).subscribe(other)
+    for number in range(3):
+        source.on_next(number)
+    clock.run_until_idle()
+    assert [str(error) for error in errors] == ["mine"]
+    assert other.items == [0, 1, 2]
+    source.on_next(3)
+    clock.run_until_idle()
+    assert other.items == [0, 1, 2, 3]
+
+
+def test_what_is_disposed_hears_nothing_more() -> None:
+    clock, source, recorder = VirtualClock(), Subject[int](), Recorder()
+    subscription = source.pipe(mo.deliver_on(clock, overflow="error")).subscribe(recorder)
+    source.on_next(1)
+    subscription.dispose()
+    clock.run_until_idle()
+    assert recorder.items == []
+    assert source.observers == []
+
+
+def test_pause_is_refused_where_a_foreign_operator_hides_it(connect: Connect) -> None:
+    events = connect("chair").session_events("0" * 22)
+    scheduler = EventLoopScheduler()
+    with pytest.raises(MacpSessionError, match="put deliver_on before that operator"):
+        events.pipe(ops.map(str), mo.deliver_on(scheduler))
+    with pytest.raises(MacpSessionError, match="no stream of macp_rx"):
+        Subject[int]().pipe(mo.deliver_on(scheduler))
+    events.pipe(mo.deliver_on(scheduler), ops.map(str))
+    events.pipe(ops.map(str), mo.deliver_on(scheduler, overflow="latest"))
+
+
+@pytest.mark.parametrize(("buffer", "overflow"), [(0, "pause"), (1, "sometimes")])
+def test_bad_settings_say_what_is_right(buffer: int, overflow: str) -> None:
+    with pytest.raises(MacpSessionError):
+        mo.deliver_on(VirtualClock(), buffer=buffer, overflow=overflow)  # type: ignore[arg-type]
+
+
+def test_a_slow_consumer_on_another_thread_holds_the_call_and_loses_nothing(connect: Connect) -> None:
+    client = connect("chair")
+    session = DecisionSession(client)
+    session.start(intent="slow", participants=["chair"], ttl_ms=60_000)
+    for number in range(100):
+        session.propose(f"p{number}", "one")
+    session.commit(action="decision.selected", authority_scope="test", reason="enough")
+    # not an EventLoopScheduler: one that is disposed while it runs an action keeps its thread for ever (RxPY 6.1)
+    scheduler, go, heard, threads = ThreadPoolScheduler(1), threading.Event(), Recorder(), set[str]()
+
+    def slowly(accepted: object) -> None:
+        assert go.wait(10)
+        threads.add(threading.current_thread().name)
+        heard.on_next(accepted)
+
+    client.session_events(session.session_id, scheduler=scheduler, buffer=4).subscribe(
+        slowly, heard.on_error, heard.on_completed
+    )
+    session.metadata()  # the I/O thread is free meanwhile
+    go.set()
+    heard.wait_for_end()
+    assert heard.error is None
+    assert [accepted.sequence for accepted in heard.items] == list(range(1, 103))  # type: ignore[attr-defined]
+    assert len(threads) == 1
+    assert "macp_rx-io" not in threads
+    scheduler.executor.shutdown()
+
+
+def test_the_hop_waits_for_a_consumer_that_pulls() -> None:
+    with Runtime() as runtime, MacpClient.embedded(agent="chair", runtime=runtime) as client:
+        session = DecisionSession(client)
+        session.start(intent="pull", participants=["chair"], ttl_ms=60_000)
+        for number in range(600):
+            session.propose(f"p{number}", "one")
+        session.commit(action="decision.selected", authority_scope="test", reason="enough")
+        events = client.session_events(session.session_id).pipe(mo.deliver_on(client.clock, buffer=8))
+        assert [accepted.sequence for accepted in events] == list(range(1, 603))
+
+
+@pytest.mark.parametrize("overflow", ["pause", "drop_oldest"])
+def test_a_close_is_told_to_who_waits_behind_the_hop_and_is_silence_to_who_subscribed(
+    connect: Connect, overflow: Overflow
+) -> None:
+    client = connect("chair")
+    session = DecisionSession(client)
+    session.start(intent="closing", participants=["chair"], ttl_ms=60_000)
+    hop, heard = mo.deliver_on(client.clock, overflow=overflow), Recorder()
+    waiting = iter(session.events.pipe(hop))
+    next(waiting)
+    session.events.pipe(hop).subscribe(heard)
+    heard.wait_for(1)
+    client.close()
+    with pytest.raises(MacpClosedError):
+        next(waiting)
+    assert heard.error is None
+    assert not heard.completed

@@ -1,0 +1,69 @@
+"""What was accepted, said briefly, and compared exactly with what somebody heard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from reactivex import Observable
+
+from macp_rx import Accepted
+from macp_rx.clock import Clock
+from macp_rx.protocol.modes import decision
+from macp_rx.streams.stream import Demand
+from tests.conftest import Recorder
+from tests.runtime.conversation import OK, Conversation
+
+__all__ = ["Reader", "exact", "prefix", "say"]
+
+
+def say(talk: Conversation, count: int = 1) -> None:
+    """Says some more: that many proposals."""
+    for _ in range(count):
+        proposal = talk.client.clock.new_id()
+        assert talk.say("chair", decision.propose(proposal, "one"), message_id=proposal) == OK
+
+
+def _numbered(accepted: Iterable[object]) -> list[tuple[int, str]]:
+    return [(one.sequence, one.message_id) for one in accepted if isinstance(one, Accepted)]
+
+
+def _history(talk: Conversation) -> list[tuple[int, str]]:
+    return list(enumerate((envelope.message_id for envelope in talk.history()), 1))
+
+
+def exact(heard: Recorder, talk: Conversation, after: int = 0) -> None:
+    """Fails unless somebody heard a session's history behind a sequence: all of it, in order, once."""
+    assert heard.error is None
+    assert _numbered(heard.items) == _history(talk)[after:]
+
+
+def prefix(heard: Recorder, talk: Conversation) -> None:
+    """Fails unless what somebody heard is how a session's history begins."""
+    numbered = _numbered(heard.items)
+    assert numbered == _history(talk)[: len(numbered)]
+
+
+class Reader:
+    """Somebody who reads, and who can be told to wait.
+
+    Args:
+        events: what is read.
+        clock: its clock.
+    """
+
+    def __init__(self, events: Observable[Accepted], clock: Clock) -> None:
+        self.heard = Recorder()
+        self._demand = Demand(clock, self.heard.on_error)
+        self._subscription = events.subscribe(self.heard, scheduler=self._demand)
+
+    def wait(self) -> None:
+        """Takes nothing more for now."""
+        self._demand.pause()
+
+    def go_on(self) -> None:
+        """Takes again."""
+        self._demand.resume()
+
+    def leave(self) -> None:
+        """Reads no more."""
+        self._subscription.dispose()
