@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks import Row, clock, hop, imports, many_streams, reading, reliability, runtime, unary
+from benchmarks import Row, clock, hop, imports, many_streams, operators, reading, reliability, runtime, unary
 
 SUITES: dict[str, Callable[[int], Iterable[Row]]] = {
     "reading": reading.rows,
@@ -18,6 +18,7 @@ SUITES: dict[str, Callable[[int], Iterable[Row]]] = {
     "unary": unary.rows,
     "imports": imports.rows,
     "clock": clock.rows,
+    "operators": operators.rows,
     "runtime": runtime.rows,
     "reliability": reliability.rows,
 }

@@ -10,7 +10,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable, SerialDisposable
 
 from macp_rx.operators.lift import lift
-from macp_rx.streams.stream import Demand, Stream, on_demand
+from macp_rx.streams.stream import Demand, Stream, on_demand, tell_raised
 
 __all__ = ["shared"]
 
@@ -71,8 +71,12 @@ class _Run(abc.ObserverBase[A]):
         self._subscription.disposable = self._sharing.source.subscribe(self, scheduler=self._demand)
 
     def on_next(self, value: A) -> None:
-        for member in self.members:
-            member.deliver(value)
+        failed = [(member, error) for member in self.members if (error := member.deliver(value)) is not None]
+        for member, error in failed:  # when all have heard it: one that has no on_error raises again
+            if isinstance(source := self._sharing.source, Stream):
+                tell_raised(source.clock, member.observer, error)
+            else:
+                member.observer.on_error(error)
 
     def on_error(self, error: Exception) -> None:
         for member in self._end():
@@ -124,14 +128,15 @@ class _Member(Generic[A]):
         self._run = run
         self._over = False
 
-    def deliver(self, value: A) -> None:
-        if self._over:  # it has left while others heard this
-            return
-        try:
-            self.observer.on_next(value)
-        except Exception as error:
-            self.cancel()
-            self.observer.on_error(error)
+    def deliver(self, value: A) -> Exception | None:
+        """Hands it on; returns what the subscriber raises, who then hears no more of it."""
+        if not self._over:  # it may have left while others heard this
+            try:
+                self.observer.on_next(value)
+            except Exception as error:
+                self.cancel()
+                return error
+        return None
 
     def pause(self) -> None:
         self.waits = True

@@ -9,7 +9,7 @@ from reactivex.disposable import Disposable
 
 from macp_rx import Stream
 from macp_rx.clock import VirtualClock
-from macp_rx.streams.source import on_demand
+from macp_rx.streams.stream import on_demand
 
 __all__ = ["Pausing"]
 

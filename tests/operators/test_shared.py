@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import pytest
 import reactivex as rx
 from reactivex import Observable, abc
 from reactivex import operators as ops
@@ -73,7 +74,28 @@ def test_a_retry_before_it_is_one_for_all(marbles: Marbles) -> None:
     marbles.check(check)
 
 
-def test_what_one_raises_is_its_own_error_and_the_others_go_on() -> None:
+@pytest.mark.parametrize("clock", [None, VirtualClock()], ids=["observable", "stream"])
+def test_what_one_raises_is_its_own_error_and_the_others_go_on(clock: VirtualClock | None) -> None:
+    source: Subject[int] = Subject()
+    shared = mo.shared()(source if clock is None else Stream(source, clock))
+    heard: list[object] = []
+    raised: list[Exception] = []
+
+    def broken(item: int) -> None:
+        raise KeyError(item)
+
+    shared.subscribe(broken, raised.append)
+    shared.subscribe(heard.append)
+    for item in (1, 2):
+        source.on_next(item)
+    if clock is not None:
+        clock.run_until_idle()
+    assert heard == [1, 2]
+    assert [type(error) for error in raised] == [KeyError]
+
+
+def test_also_of_one_that_hears_no_errors() -> None:
+    """Then it is nobody's, and comes up where the item was told; but the others have it."""
     source: Subject[int] = Subject()
     shared = mo.shared()(source)
     heard: list[object] = []
@@ -81,12 +103,12 @@ def test_what_one_raises_is_its_own_error_and_the_others_go_on() -> None:
     def broken(item: int) -> None:
         raise KeyError(item)
 
-    shared.subscribe(broken, heard.append)
+    shared.subscribe(broken)
     shared.subscribe(heard.append)
-    source.on_next(1)
+    with pytest.raises(KeyError):
+        source.on_next(1)
     source.on_next(2)
-    assert [str(item) for item in heard] == ["1", "1", "2"]
-    assert isinstance(heard[0], KeyError)
+    assert heard == [1, 2]
 
 
 def test_whoever_is_dropped_by_another_s_callback_hears_no_more() -> None:
