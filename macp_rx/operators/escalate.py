@@ -54,7 +54,7 @@ def escalate(
             def ask(_scheduler: abc.SchedulerBase, _state: object) -> None:
                 nonlocal open_streams
                 open_streams += 1
-                running.add(outlive(to, observer.on_next, fail, complete, scheduler))
+                running.add(outlive(to, observer.on_next, observer.on_error, complete, scheduler))
 
             def on_next(item: A) -> None:
                 timer.dispose()
@@ -70,12 +70,8 @@ def escalate(
                 if not open_streams:
                     observer.on_completed()
 
-            def fail(error: Exception) -> None:
-                running.dispose()
-                observer.on_error(error)
-
             timer.disposable = clock.schedule_relative(patience, ask)
-            running.add(outlive(source, on_next, fail, on_completed, scheduler))
+            running.add(outlive(source, on_next, observer.on_error, on_completed, scheduler))
             return running
 
         return lift(source, subscribe)

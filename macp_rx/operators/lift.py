@@ -45,6 +45,8 @@ def follow(
 ) -> abc.DisposableBase:
     """Subscribes an operator to its source: ``on_next`` takes the items, errors and completion go to ``observer``.
 
+    With these, or when the operator itself ends, whoever subscribed disposes everything: timers need no care of their own.
+
     RxPY would put an auto-detaching observer in between. Behind a Stream that is one too many: whoever subscribes to the
     operator's result has one, which stops what comes late and disposes all. It costs 150 ns an item (measured). Not for an
     operator that goes on when its source has ended: `outlive`.

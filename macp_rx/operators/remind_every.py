@@ -9,7 +9,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, SerialDisposable
 
 from macp_rx.errors import MacpSessionError
-from macp_rx.operators.lift import clock_of, lift, seconds_of
+from macp_rx.operators.lift import clock_of, follow, lift, seconds_of
 from macp_rx.operators.participation import Participation
 from macp_rx.operators.roster import roster
 from macp_rx.protocol.messages import Accepted
@@ -60,7 +60,6 @@ def missing_every(
         ) -> abc.DisposableBase:
             so_far = Participation((), names)
             timer = SerialDisposable()
-            running = CompositeDisposable(timer)
 
             def wait() -> None:
                 timer.disposable = clock.schedule_relative(period, remind)
@@ -73,19 +72,10 @@ def missing_every(
                 nonlocal so_far
                 so_far = so_far.plus(accepted)
                 if so_far.complete:
-                    on_completed()
-
-            def on_error(error: Exception) -> None:
-                running.dispose()
-                observer.on_error(error)
-
-            def on_completed() -> None:
-                running.dispose()
-                observer.on_completed()
+                    observer.on_completed()
 
             wait()
-            running.add(source.subscribe(on_next, on_error, on_completed, scheduler=scheduler))
-            return running
+            return CompositeDisposable(timer, follow(source, on_next, observer, scheduler))
 
         return lift(source, subscribe)
 

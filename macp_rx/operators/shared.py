@@ -126,16 +126,14 @@ class _Member(Generic[A]):
         self.scheduler = scheduler
         self.waits = False
         self._run = run
-        self._over = False
 
     def deliver(self, value: A) -> Exception | None:
         """Hands it on; returns what the subscriber raises, who then hears no more of it."""
-        if not self._over:  # it may have left while others heard this
-            try:
-                self.observer.on_next(value)
-            except Exception as error:
-                self.cancel()
-                return error
+        try:
+            self.observer.on_next(value)
+        except Exception as error:
+            self.cancel()
+            return error
         return None
 
     def pause(self) -> None:
@@ -147,6 +145,4 @@ class _Member(Generic[A]):
         self._run.weigh()
 
     def cancel(self) -> None:
-        if not self._over:
-            self._over = True
-            self._run.leave(self)
+        self._run.leave(self)

@@ -9,7 +9,7 @@ from typing import TypeVar
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, SerialDisposable
 
-from macp_rx.operators.lift import clock_of, lift, seconds_of
+from macp_rx.operators.lift import clock_of, follow, lift, seconds_of
 
 __all__ = ["silence"]
 
@@ -49,16 +49,8 @@ def silence(
 
                 timer.disposable = clock.schedule_relative(quiet, tell)
 
-            def on_error(error: Exception) -> None:
-                timer.dispose()
-                observer.on_error(error)
-
-            def on_completed() -> None:
-                timer.dispose()
-                observer.on_completed()
-
             listen(None)
-            return CompositeDisposable(source.subscribe(listen, on_error, on_completed, scheduler=scheduler), timer)
+            return CompositeDisposable(follow(source, listen, observer, scheduler), timer)
 
         return lift(source, subscribe)
 

@@ -11,7 +11,7 @@ from macp.v1.envelope_pb2 import SessionState
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, SerialDisposable
 
-from macp_rx.operators.lift import clock_of, lift, seconds_of
+from macp_rx.operators.lift import clock_of, follow, lift, seconds_of
 
 __all__ = ["until_ttl"]
 
@@ -55,36 +55,27 @@ def until_ttl(
 
         def subscribe(observer: abc.ObserverBase[A], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
             question, timer = SerialDisposable(), SerialDisposable()
-            running = CompositeDisposable(question, timer)
 
             def ask(*_: object) -> None:
                 try:
                     answers = metadata()
                 except Exception as error:  # a timer calls this, where nobody would hear it
-                    fail(error)
+                    observer.on_error(error)
                     return
-                question.disposable = answers.subscribe(answered, fail, scheduler=scheduler)
+                question.disposable = answers.subscribe(answered, observer.on_error, scheduler=scheduler)
 
             def answered(session: SessionMetadata) -> None:
                 left = session.expires_at_unix_ms / 1000 - before - clock.now.timestamp()
                 if session.state == SUSPENDED:
                     left = max(left, ASK_AGAIN)
                 if session.state not in ALIVE or left <= 0:
-                    end()
+                    observer.on_completed()
                 else:
                     timer.disposable = clock.schedule_relative(left, ask)
 
-            def fail(error: Exception) -> None:
-                running.dispose()
-                observer.on_error(error)
-
-            def end() -> None:
-                running.dispose()
-                observer.on_completed()
-
-            running.add(source.subscribe(observer.on_next, fail, end, scheduler=scheduler))
+            subscription = follow(source, observer.on_next, observer, scheduler)
             ask()
-            return running
+            return CompositeDisposable(subscription, question, timer)
 
         return lift(source, subscribe)
 

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import tracemalloc
+
+import pytest
 import reactivex as rx
 from hypothesis import given
 from hypothesis import strategies as st
 from macp.v1.envelope_pb2 import Envelope
 from reactivex import operators as ops
+from reactivex.subject import Subject
 
 from macp_rx import Accepted
 from macp_rx import operators as mo
@@ -40,3 +44,30 @@ def test_each_once_in_the_order_of_their_first_coming(delivered: list[tuple[str,
     envelopes = [of(session_id, sequence) for session_id, sequence in delivered]
     once = rx.from_iterable(envelopes).pipe(mo.dedupe(), ops.to_list()).run()
     assert [(accepted.session_id, accepted.sequence) for accepted in once] == list(dict.fromkeys(delivered))
+
+
+@pytest.mark.parametrize("order", ["in order", "odd ones first", "from behind"])
+def test_a_whole_history_is_one_range_to_remember(order: str) -> None:
+    count = 5000
+    sequences = {
+        "in order": [*range(1, count + 1)],
+        "odd ones first": [*range(1, count + 1, 2), *range(2, count + 1, 2)],
+        "from behind": [*range(count, 0, -1)],
+    }[order]
+    source: Subject[Accepted] = Subject()
+    heard = 0
+
+    def count_one(_: Accepted) -> None:
+        nonlocal heard
+        heard += 1
+
+    source.pipe(mo.dedupe()).subscribe(count_one)
+    tracemalloc.start()
+    try:
+        for sequence in sequences:
+            source.on_next(of("s", sequence))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert heard == count
+    assert kept < 20_000  # a set of them would be some 500,000
