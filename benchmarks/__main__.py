@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks import Row, clock, imports, many_streams, reading, reliability, runtime, unary
+from benchmarks import Row, clock, hop, imports, many_streams, operators, reading, reliability, runtime, unary
 
 SUITES: dict[str, Callable[[int], Iterable[Row]]] = {
     "reading": reading.rows,
+    "hop": hop.rows,
     "streams": many_streams.rows,
     "unary": unary.rows,
     "imports": imports.rows,
     "clock": clock.rows,
+    "operators": operators.rows,
     "runtime": runtime.rows,
     "reliability": reliability.rows,
 }

@@ -1,4 +1,4 @@
-"""A thousand session streams: threads and memory. Each contestant in a process of its own.
+"""A thousand session streams, and one of two thousand sessions: threads and memory. Each contestant in a process of its own.
 
 Every stream reads a session of its own, and counts as live once it has received that session's SessionStart.
 """
@@ -23,11 +23,12 @@ from macp.v1 import core_pb2, core_pb2_grpc
 
 from benchmarks import Row, wait_for
 from benchmarks.server import AGENT, open_sessions, running_server
-from macp_rx import Accepted, AuthConfig, MacpClient
+from macp_rx import Accepted, AuthConfig, MacpClient, Stream
 
 __all__ = ["rows"]
 
 STREAMS = 1000
+ALL = 2000
 SDK_CLIENTS = 10  # its clients of one server share a connection, which hangs at 128 streams: so a server for each
 RUNS = 3
 LINGER = 2.0
@@ -44,9 +45,13 @@ def rows(rounds: int) -> Iterable[Row]:
         targets = [stack.enter_context(running_server()) for _ in range(SDK_CLIENTS)]
         one = {targets[0]: open_sessions(targets[0], STREAMS)}
         spread = {target: open_sessions(target, STREAMS // SDK_CLIENTS) for target in targets}
+        crowded = stack.enter_context(running_server())
+        everything = _median("all", {crowded: open_sessions(crowded, ALL)})
         ours, sdk, bare = (_median(who, on) for who, on in (("ours", one), ("sdk", spread), ("bare", one)))
     what = f"{STREAMS} session streams"
     name = f"macp-sdk-python, {SDK_CLIENTS} clients of {SDK_CLIENTS} servers"
+
+    alone = "bare grpc.aio, one channel, no stream"
 
     def count(label: str, key: str, peer: Figures, peer_name: str, most: int | None) -> Row:
         bar, holds = ("", None) if most is None else (f"≤ {most}", ours[key] <= most)
@@ -54,8 +59,13 @@ def rows(rounds: int) -> Iterable[Row]:
 
     yield count("extra Python threads", "python", sdk, name, 3)
     yield count("extra OS threads", "system", sdk, name, 3)
-    yield count("extra OS threads", "system", bare, "bare grpc.aio, one channel, no stream", None)
+    yield count("extra OS threads", "system", bare, alone, None)
     yield count("OS threads left after close", "left", sdk, name, 0)
+    threads = everything["python"]
+    shown = f"{threads:.0f}", f"{bare['python']:.0f}"
+    yield Row(f"all_events of {ALL} sessions: extra Python threads", *shown, alone, None, "≤ 4", threads <= 4)
+    shown = f"{everything['system']:.0f}", f"{bare['system']:.0f}"
+    yield Row(f"all_events of {ALL} sessions: extra OS threads", *shown, alone, None, "≤ 4", everything["system"] <= 4)
     each, sdk_each = ours["memory"] / STREAMS / 1000, sdk["memory"] / STREAMS / 1000
     shown = f"{each:.0f} kB", f"{sdk_each:.0f} kB"
     yield Row(f"{what}: resident memory each", *shown, name, each / sdk_each, "≤ 45 kB", each <= 45)
@@ -92,6 +102,14 @@ def _extra(before: Figures) -> Figures:
 
 
 def _ours(sessions: Sessions) -> Figures:
+    return _reading(sessions, lambda client, ids: map(client.session_events, ids))
+
+
+def _all(sessions: Sessions) -> Figures:
+    return _reading(sessions, lambda client, ids: [client.all_events()])
+
+
+def _reading(sessions: Sessions, streams: Callable[[MacpClient, list[str]], Iterable[Stream[Accepted]]]) -> Figures:
     ((target, session_ids),) = sessions.items()
     unheard = set(session_ids)
     all_heard = threading.Event()
@@ -109,8 +127,8 @@ def _ours(sessions: Sessions) -> Figures:
         list(warm.history(session_ids[0]))
     before = {**_usage(), "system": start["system"]}
     with connect() as client:
-        for session_id in session_ids:
-            client.session_events(session_id).subscribe(hear)
+        for stream in streams(client, session_ids):
+            stream.subscribe(hear)
         wait_for(all_heard)
         live = _extra(before)
     return {**live, "left": _left(start)}
@@ -164,7 +182,7 @@ def _left(start: Figures) -> float:
     return max(0.0, _extra(start)["system"])
 
 
-CONTESTANTS: Mapping[str, Callable[[Sessions], Figures]] = {"ours": _ours, "sdk": _sdk, "bare": _bare}
+CONTESTANTS: Mapping[str, Callable[[Sessions], Figures]] = {"ours": _ours, "all": _all, "sdk": _sdk, "bare": _bare}
 
 if __name__ == "__main__":
     print(json.dumps(CONTESTANTS[sys.argv[1]](json.load(sys.stdin))))

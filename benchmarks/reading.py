@@ -14,10 +14,11 @@ import grpc.aio
 from macp.modes.decision.v1.decision_pb2 import EvaluationPayload
 from macp.v1 import core_pb2, core_pb2_grpc
 from reactivex import operators as ops
+from reactivex.scheduler import EventLoopScheduler
 
 from benchmarks import Row, against, cpu_rounds, wait_for
 from benchmarks.server import AGENT, METADATA, running_server, session_with
-from macp_rx import Accepted, AuthConfig, MacpClient, Stream
+from macp_rx import Accepted, AuthConfig, DecisionSession, MacpClient, Stream
 from macp_rx import operators as mo
 
 __all__ = ["rows"]
@@ -36,6 +37,7 @@ def rows(rounds: int) -> Iterable[Row]:
                 "bare": lambda: asyncio.run(_bare(target, session_id)),
                 "again": lambda: asyncio.run(_bare(target, session_id)),
                 "ours": lambda: _ours(target, session_id),
+                "shared": lambda: _shared(target, session_id),
                 "sdk": lambda: _sdk(target, session_id),
             },
             rounds,
@@ -43,6 +45,8 @@ def rows(rounds: int) -> Iterable[Row]:
     what = "read, decode, map, filter: CPU per envelope"
     bare, ours = seconds["bare"], seconds["ours"]
     yield against(what, ours, bare, "bare grpc.aio loop", most=1.08, show=_each)
+    shared = seconds["shared"]
+    yield against(f"{what}, shared, on another thread", shared, bare, "bare grpc.aio loop", most=1.15, show=_each)
     yield against(what, ours, seconds["sdk"], "macp-sdk-python", most=1, show=_each)
     yield against("control: the bare loop again", seconds["again"], bare, "bare grpc.aio loop", most=None, show=_each)
 
@@ -72,6 +76,16 @@ def _ours(target: str, session_id: str) -> None:
         wait_for(done)
 
 
+def _shared(target: str, session_id: str) -> None:
+    with _client(target) as client:
+        done = threading.Event()
+        thread = EventLoopScheduler()
+        events = DecisionSession(client, session_id).events.pipe(mo.deliver_on(thread))
+        _sure_ones(events).subscribe(on_completed=done.set)
+        wait_for(done)
+        thread.dispose()
+
+
 def _check(target: str, session_id: str) -> None:
     with _client(target) as client:
         read = _sure_evaluations(client, session_id).pipe(ops.count()).run()
@@ -84,7 +98,11 @@ def _client(target: str) -> MacpClient:
 
 
 def _sure_evaluations(client: MacpClient, session_id: str) -> Stream[EvaluationPayload]:
-    return client.session_events(session_id).pipe(mo.of_type(EvaluationPayload), ops.map(_payload), ops.filter(_sure))
+    return _sure_ones(client.session_events(session_id))
+
+
+def _sure_ones(events: Stream[Accepted]) -> Stream[EvaluationPayload]:
+    return events.pipe(mo.of_type(EvaluationPayload), ops.map(_payload), ops.filter(_sure))
 
 
 def _sdk(target: str, session_id: str) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from macp.modes.decision.v1.decision_pb2 import VotePayload
-from reactivex import Observable, abc
+from reactivex import Observable
 
-from macp_rx.errors import MacpSessionError
-from macp_rx.operators.deciding import Verdict
-from macp_rx.operators.lift import each
-from macp_rx.operators.tally import Tally
+from macp_rx.operators.deciding import Verdict, approved_by, decide
+from macp_rx.operators.roster import Electorate
 from macp_rx.protocol.messages import Accepted
 
 __all__ = ["majority"]
@@ -38,34 +36,5 @@ def majority(
         verdict  ---V---|
         V: not it.positive
     """
-    if isinstance(electorate, str):
-        raise MacpSessionError(f"electorate is a number or a collection of names, not one name ({electorate!r})")
-    size = electorate if isinstance(electorate, int) else len(set(electorate))
-    if size < 1:
-        raise MacpSessionError(f"an electorate has at least one member, not {size}")
-    names = None if isinstance(electorate, int) else frozenset(electorate)
-
-    def operator(source: Observable[Accepted[VotePayload]]) -> Observable[Verdict]:
-        def rule(observer: abc.ObserverBase[Verdict]) -> Callable[[Accepted[VotePayload]], None]:
-            votes = Tally()
-            decided: set[str] = set()
-
-            def take(accepted: Accepted[VotePayload]) -> None:
-                nonlocal votes
-                if names is not None and accepted.sender not in names:
-                    return
-                vote = accepted.payload
-                votes = votes.plus(vote.proposal_id, accepted.sender, vote.vote)
-                count = votes.of(vote.proposal_id)
-                positive = 2 * count.approve > size
-                negative = 2 * (count.approve + max(0, size - count.cast)) <= size
-                if (positive or negative) and vote.proposal_id not in decided:
-                    decided.add(vote.proposal_id)
-                    said = "a majority approves" if positive else "a majority can no longer approve"
-                    observer.on_next(Verdict(vote.proposal_id, positive, f"{said}: {count} of {size}", count))
-
-            return take
-
-        return each(source, rule)
-
-    return operator
+    members = Electorate(electorate)
+    return decide(members, approved_by(members.size // 2 + 1, "a majority"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from immutables import Map
 from macp.modes.decision.v1.decision_pb2 import VotePayload
@@ -15,8 +15,10 @@ from macp_rx.protocol.messages import Accepted
 __all__ = ["Count", "Tally", "tally"]
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+# Tuples, and not frozen dataclasses, whose __init__ costs twice as much: one of each is made per vote.
+
+
+class Count(NamedTuple):
     """The votes on one proposal.
 
     Attributes:
@@ -46,34 +48,32 @@ class Count:
         return f"{self.approve} approve, {self.reject} reject, {self.abstain} abstain"
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+NO_VOTES: Final = Count()
+
+
+class Tally(NamedTuple):
     """The votes on every proposal of a session. A value; a new one is made per vote, sharing the rest.
 
     Attributes:
         proposals: proposal id -> count.
-        votes: (proposal id, sender) -> the vote that stands.
     """
 
-    proposals: Map[str, Count] = field(default_factory=Map[str, Count])
-    votes: Map[tuple[str, str], str] = field(default_factory=Map[tuple[str, str], str])
+    proposals: Map[str, Count] = Map()
 
     def of(self, proposal_id: str) -> Count:
         """The votes on one proposal; zeros if nobody has voted on it."""
-        return self.proposals.get(proposal_id, Count())
+        return self.proposals.get(proposal_id, NO_VOTES)
 
-    def plus(self, proposal_id: str, sender: str, vote: str) -> Tally:
-        """This tally and one more vote. The first vote of a sender on a proposal stands (RFC-MACP-0007)."""
-        key = (proposal_id, sender)
-        if key in self.votes:
-            return self
-        return Tally(self.proposals.set(proposal_id, self.of(proposal_id).plus(vote)), self.votes.set(key, vote))
+    def plus(self, proposal_id: str, vote: str) -> Tally:
+        """This tally and one more vote."""
+        return Tally(self.proposals.set(proposal_id, self.of(proposal_id).plus(vote)))
 
 
 def tally() -> Callable[[Observable[Accepted[VotePayload]]], Observable[Tally]]:
-    """Emits the tally after each vote that counts; a repeated vote of one sender on one proposal does not.
+    """Emits the tally after each vote that counts: the first of a sender on a proposal stands (RFC-MACP-0007).
 
-    Each step costs the same, however many votes there were.
+    Each step costs the same, however many votes there were. Who has voted, ``participation`` tells; who has voted how,
+    ``states``.
 
     Marble:
         votes  -v-v-w-|
@@ -86,13 +86,16 @@ def tally() -> Callable[[Observable[Accepted[VotePayload]]], Observable[Tally]]:
     def operator(source: Observable[Accepted[VotePayload]]) -> Observable[Tally]:
         def rule(observer: abc.ObserverBase[Tally]) -> Callable[[Accepted[VotePayload]], None]:
             current = Tally()
+            cast: set[tuple[str, str]] = set()
 
             def take(accepted: Accepted[VotePayload]) -> None:
                 nonlocal current
                 vote = accepted.payload
-                counted = current.plus(vote.proposal_id, accepted.sender, vote.vote)
-                if counted is not current:
-                    current = counted
+                proposal_id = vote.proposal_id
+                ballot = (proposal_id, accepted.envelope.sender)
+                if ballot not in cast:
+                    cast.add(ballot)
+                    current = current.plus(proposal_id, vote.vote)
                     observer.on_next(current)
 
             return take

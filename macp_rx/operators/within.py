@@ -5,23 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from enum import Enum
-from typing import TypeVar, overload
+from typing import Final, TypeVar, overload
 
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable
 
 from macp_rx.errors import MacpTimeoutError
 from macp_rx.operators.deciding import Undecided, Verdict
-from macp_rx.operators.lift import clock_of, lift
+from macp_rx.operators.lift import clock_of, lift, seconds_of
 
-__all__ = ["within"]
+__all__ = ["FAIL", "Fail", "first_or_else", "within"]
 
 A = TypeVar("A")
 B = TypeVar("B")
 
 
-class _Nothing(Enum):
-    FAIL = "fail"  # stands for "no otherwise": a timeout is an error
+class Fail(Enum):
+    """Stands for "no otherwise": a timeout is an error."""
+
+    FAIL = "fail"
+
+
+FAIL: Final = Fail.FAIL
+
+Arm = Callable[[abc.ScheduledAction[object]], abc.DisposableBase]
+"""Starts a timer."""
 
 
 @overload
@@ -40,7 +48,7 @@ def within(
 
 
 def within(
-    seconds: float | timedelta, otherwise: B | _Nothing = _Nothing.FAIL, *, scheduler: abc.SchedulerBase | None = None
+    seconds: float | timedelta, otherwise: B | Fail = FAIL, *, scheduler: abc.SchedulerBase | None = None
 ) -> Callable[[Observable[A]], Observable[A | B]]:
     """Passes the source on if its first item comes in time; else emits ``otherwise`` and completes.
 
@@ -65,41 +73,56 @@ def within(
         result   -----#
         #: type(it).__name__ == "MacpTimeoutError"
     """
+    limit = seconds_of(seconds, "within")
 
     def operator(source: Observable[A]) -> Observable[A | B]:
         clock = clock_of(source, scheduler, "within")
 
-        def subscribe(
-            observer: abc.ObserverBase[A | B], scheduler: abc.SchedulerBase | None = None
-        ) -> abc.DisposableBase:
-            running = CompositeDisposable()
+        def arm(give_up: abc.ScheduledAction[object]) -> abc.DisposableBase:
+            return clock.schedule_relative(limit, give_up)
 
-            def give_up(_scheduler: abc.SchedulerBase, _state: object) -> None:
-                running.dispose()
-                if isinstance(otherwise, _Nothing):
-                    observer.on_error(MacpTimeoutError(f"nothing came within {seconds} s"))
-                else:
-                    observer.on_next(otherwise)
-                    observer.on_completed()
-
-            timer = clock.schedule_relative(seconds, give_up)
-
-            def on_next(item: A) -> None:
-                timer.dispose()
-                observer.on_next(item)
-
-            def on_error(error: Exception) -> None:
-                timer.dispose()
-                observer.on_error(error)
-
-            def on_completed() -> None:
-                timer.dispose()
-                observer.on_completed()
-
-            running.add(timer)
-            running.add(source.subscribe(on_next, on_error, on_completed, scheduler=scheduler))
-            return running
-
-        return lift(source, subscribe)
+        return first_or_else(source, arm, otherwise, f"nothing came within {seconds} s")
 
     return operator
+
+
+def first_or_else(source: Observable[A], arm: Arm, otherwise: B | Fail, late: str) -> Observable[A | B]:
+    """The source, if its first item comes before a timer; what ``within`` and ``deadline`` have in common.
+
+    Args:
+        source: what they are applied to.
+        arm: starts the timer.
+        otherwise: what to say when it was first; FAIL for an error.
+        late: what the error says.
+    """
+
+    def subscribe(observer: abc.ObserverBase[A | B], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        running = CompositeDisposable()
+
+        def give_up(_scheduler: abc.SchedulerBase, _state: object) -> None:
+            running.dispose()
+            if isinstance(otherwise, Fail):
+                observer.on_error(MacpTimeoutError(late))
+            else:
+                observer.on_next(otherwise)
+                observer.on_completed()
+
+        timer = arm(give_up)
+
+        def on_next(item: A) -> None:
+            timer.dispose()
+            observer.on_next(item)
+
+        def on_error(error: Exception) -> None:
+            timer.dispose()
+            observer.on_error(error)
+
+        def on_completed() -> None:
+            timer.dispose()
+            observer.on_completed()
+
+        running.add(timer)
+        running.add(source.subscribe(on_next, on_error, on_completed, scheduler=scheduler))
+        return running
+
+    return lift(source, subscribe)

@@ -479,13 +479,15 @@ _ANY: Final = _merged(KEYS.values())
 _ANNOTATION: Final = re.compile(r"[_$]")
 
 
-def policy_from(descriptor: policy_pb2.PolicyDescriptor) -> Policy:
-    """The policy that a descriptor defines.
+def policy_from(descriptor: policy_pb2.PolicyDescriptor | Policy) -> Policy:
+    """The policy that a descriptor defines; a policy as it is.
 
     Raises:
         MacpRefusedError: INVALID_POLICY_DEFINITION: the first check of `protocol.md` 5.3 that it fails, except the checks of its
             id, which are the registry's.
     """
+    if isinstance(descriptor, Policy):
+        return descriptor
     rules = check_content(descriptor)
     return Policy(
         descriptor.policy_id,

@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,28 +14,23 @@ import reactivex as rx
 from macp.modes.decision.v1.decision_pb2 import EvaluationPayload, ObjectionPayload, ProposalPayload, VotePayload
 from reactivex import operators as ops
 
+from macp_rx import RetryPolicy
 from macp_rx import operators as mo
 from macp_rx.protocol.modes import decision
-from macp_rx.testing import Marbles, Where, said
-
-LEGEND = {
-    "p": said("chair", decision.propose("p1", "canary")),
-    "v": said("alice", decision.vote("p1", "APPROVE")),
-    "w": said("bob", decision.vote("p1", "REJECT")),
-    "x": said("carol", decision.vote("p1", "ABSTAIN")),
-    "y": said("carol", decision.vote("p1", "APPROVE")),
-    "C": said(
-        "chair",
-        decision.commit(action="rollout.approved", authority_scope="session", reason="because", commitment_id="c"),
-    ),
-}
-"""What the names in a docstring's source lanes mean."""
+from macp_rx.protocol.policy import BUILT_IN
+from macp_rx.testing import Marbles, Where
+from macp_rx.testing.sources import SESSION_ID
+from tests.operators.voices import LEGEND, open_session
 
 NAMES = {
     "mo": mo,
     "ops": ops,
     "rx": rx,
+    "timedelta": timedelta,
     "decision": decision,
+    "BUILT_IN": BUILT_IN,
+    "RetryPolicy": RetryPolicy,
+    "SESSION_ID": SESSION_ID,
     "EvaluationPayload": EvaluationPayload,
     "ObjectionPayload": ObjectionPayload,
     "ProposalPayload": ProposalPayload,
@@ -90,10 +86,13 @@ def test_every_operator_has_a_marble(operator: Any) -> None:
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_marble_is_true(example: Example, marbles: Marbles) -> None:
     source = marbles.hot(example.source, LEGEND)
-    operator = eval(
-        example.expression,
-        {**NAMES, "cold": lambda text: marbles.cold(text, LEGEND), "clock": marbles.clock},
-    )
+    begin_ms = marbles.clock.now_ms
+    here = {
+        "cold": lambda text: marbles.cold(text, LEGEND),
+        "clock": marbles.clock,
+        "metadata": lambda expires_at: open_session(begin_ms + round(expires_at * 1000)),
+    }
+    operator = eval(example.expression, {**NAMES, **here})
     meanings = {name: meant(expression) for name, expression in example.meanings.items()}
     wrong = meanings.pop("#", None)
     observable = source.pipe(operator) if wrong is None else source.pipe(operator, ops.catch(checked(wrong)))

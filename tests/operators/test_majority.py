@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,8 +10,8 @@ from reactivex import operators as ops
 
 from macp_rx import MacpSessionError
 from macp_rx import operators as mo
-from macp_rx.protocol.modes import decision
-from macp_rx.testing import Marbles, Where, said
+from macp_rx.testing import Marbles, Where
+from tests.operators import elections
 from tests.operators.voices import LEGEND
 
 YES = Where(lambda verdict: verdict.positive, "a positive verdict")
@@ -19,6 +21,7 @@ NO = Where(lambda verdict: not verdict.positive, "a negative verdict")
 def test_it_speaks_when_no_remaining_vote_can_change_it(marbles: Marbles) -> None:
     source = marbles.hot("-v-y-w-|", LEGEND)
     marbles.expect(source.pipe(mo.majority(electorate=3))).to_be("---Y---|", {"Y": YES})
+    marbles.expect_subscriptions(source).to_be("^------!")
 
 
 def test_against_as_soon_as_a_majority_is_out_of_reach(marbles: Marbles) -> None:
@@ -43,9 +46,15 @@ def test_one_verdict_for_each_proposal(marbles: Marbles) -> None:
     marbles.expect(source.pipe(mo.majority(electorate=1))).to_be("-a-b-|", {"a": first, "b": second})
 
 
+def test_it_says_why(marbles: Marbles) -> None:
+    source = marbles.hot("-v-w-y-|", LEGEND)
+    verdict = mo.Verdict("p1", True, "a majority approves: 2 approve, 1 reject, 0 abstain of 3", mo.Count(2, 1))
+    marbles.expect(source.pipe(mo.majority(electorate=3))).to_be("-----V-|", {"V": verdict})
+
+
 def test_error_empty_and_early_dispose(marbles: Marbles) -> None:
-    marbles.expect(marbles.cold("-#", error=ValueError("lost")).pipe(mo.majority(1))).to_be(
-        "-#", error=ValueError("lost")
+    marbles.expect(marbles.cold("-v-#", LEGEND, error=ValueError("lost")).pipe(mo.majority(1))).to_be(
+        "-Y-#", {"Y": YES}, error=ValueError("lost")
     )
     marbles.expect(marbles.cold("-|").pipe(mo.majority(1))).to_be("-|")
     source = marbles.cold("-v-w-|", LEGEND)
@@ -54,7 +63,7 @@ def test_error_empty_and_early_dispose(marbles: Marbles) -> None:
 
 
 @pytest.mark.parametrize("electorate", [0, -1, []])
-def test_an_electorate_has_members(electorate: int) -> None:
+def test_an_electorate_has_members(electorate: Any) -> None:
     with pytest.raises(MacpSessionError, match="at least one"):
         mo.majority(electorate)
 
@@ -64,15 +73,20 @@ def test_a_name_is_no_electorate() -> None:
         mo.majority("alice")
 
 
-@given(st.lists(st.sampled_from(["APPROVE", "REJECT", "ABSTAIN"]), max_size=9), st.integers(1, 9))
-def test_a_verdict_is_what_every_continuation_would_say(cast: list[str], size: int) -> None:
-    """Compared with counting to the end, for the worst that the missing votes can be."""
-    accepted = [
-        said(f"agent-{number}", decision.vote("p1", vote)).accepted(number) for number, vote in enumerate(cast[:size])
-    ]
-    verdicts = from_iterable(accepted).pipe(mo.majority(size), ops.to_list()).run()
-    approve, missing = cast[:size].count("APPROVE"), size - len(accepted)
-    certain_for, certain_against = 2 * approve > size, 2 * (approve + missing) <= size
-    assert [verdict.positive for verdict in verdicts] == (
-        [True] if certain_for else [False] if certain_against and accepted else []
+@given(st.data(), st.integers(1, 5))
+def test_a_verdict_is_what_every_continuation_would_say(data: st.DataObject, size: int) -> None:
+    electorate = elections.members(size)
+    cast = data.draw(elections.votes(electorate))
+    elections.check(
+        mo.majority(electorate), cast, electorate, lambda votes: 2 * list(votes.values()).count("APPROVE") > size
     )
+
+
+@given(st.data(), st.integers(1, 5))
+def test_where_names_do_not_count_everybody_is_a_member(data: st.DataObject, size: int) -> None:
+    electorate = elections.members(size)
+    cast = [one for one in data.draw(elections.votes(electorate)) if one[0] in electorate]
+    by_name, by_number = (
+        from_iterable(elections.ballots(cast)).pipe(mo.majority(who), ops.to_list()).run() for who in (electorate, size)
+    )
+    assert by_name == by_number

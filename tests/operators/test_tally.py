@@ -6,8 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reactivex import from_iterable
 from reactivex import operators as ops
+from reactivex.subject import Subject
 
+from macp_rx import Accepted
 from macp_rx import operators as mo
+from macp_rx.clock import VirtualClock
 from macp_rx.protocol.modes import decision
 from macp_rx.testing import Marbles, Where, misbehaving, said
 from tests.operators.voices import LEGEND
@@ -74,3 +77,23 @@ def test_redelivery_changes_nothing(cast: list[tuple[str, str, str]], data: st.D
     once = from_iterable(accepted).pipe(mo.tally(), ops.default_if_empty(mo.Tally())).run()
     twice = from_iterable(itertools.chain(*again)).pipe(mo.tally(), ops.default_if_empty(mo.Tally())).run()
     assert once == twice
+
+
+@given(votes, st.data())
+def test_how_the_stream_is_chunked_changes_nothing(cast: list[tuple[str, str, str]], data: st.DataObject) -> None:
+    """In bursts, each of which begins with some of the one before, as after a reconnect; as one burst, and one by one."""
+    accepted = [
+        said(sender, decision.vote(proposal, vote)).accepted(number)
+        for number, (sender, proposal, vote) in enumerate(cast, start=1)
+    ]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(accepted)), max_size=4)))
+    bounds = [0, *cuts, len(accepted)]
+    bursts = [accepted[max(0, begin - data.draw(st.integers(0, 3))) : end] for begin, end in itertools.pairwise(bounds)]
+    clock = VirtualClock()
+    source: Subject[Accepted] = Subject()
+    heard: list[mo.Tally] = []
+    source.pipe(mo.tally()).subscribe(heard.append)
+    for number, burst in enumerate(bursts):
+        clock.run_later(number, lambda burst=burst: [source.on_next(one) for one in burst])  # type: ignore[misc]
+    clock.run_until_idle()
+    assert heard == from_iterable(accepted).pipe(mo.tally(), ops.to_list()).run()

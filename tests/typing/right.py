@@ -2,18 +2,32 @@
 """What users write. Never run: type checkers must accept every line, and see the types that are asserted."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import assert_type
 
 import grpc
 from macp.modes.decision.v1 import decision_pb2
-from macp.modes.decision.v1.decision_pb2 import ProposalPayload, VotePayload
+from macp.modes.decision.v1.decision_pb2 import EvaluationPayload, ProposalPayload, VotePayload
 from macp.v1 import core_pb2, core_pb2_grpc, envelope_pb2, policy_pb2
 from reactivex import Observable, abc
 from reactivex import operators as ops
 
-from macp_rx import Accepted, Agent, AuthConfig, DecisionSession, MacpClient, Message, Stream, agents, rpc_stream
+from macp_rx import (
+    Accepted,
+    Agent,
+    AuthConfig,
+    DecisionSession,
+    MacpClient,
+    Message,
+    Outcome,
+    RetryPolicy,
+    Stream,
+    agents,
+    rpc_stream,
+)
 from macp_rx import operators as mo
-from macp_rx.protocol.modes import decision
+from macp_rx.protocol.modes import decision, handoff, multi_round, proposal, quorum, task
+from macp_rx.protocol.policy import Policy
 
 
 def payloads() -> None:
@@ -67,6 +81,73 @@ def chair(events: Observable[Accepted]) -> Observable[Message]:
         ops.take(1),
         mo.commit_if_decided(action="rollout.approved"),
     )
+
+
+def selecting(events: Stream[Accepted], plain: Observable[Accepted]) -> None:
+    assert_type(events.pipe(mo.payloads(VotePayload)), Stream[VotePayload])
+    assert_type(plain.pipe(mo.payloads(VotePayload)), Observable[VotePayload])
+    assert_type(events.pipe(mo.in_session("s"), mo.in_mode(decision.MODE)), Stream[Accepted])
+    assert_type(events.pipe(mo.sent_by("alice"), mo.of_type(VotePayload)), Stream[Accepted[VotePayload]])
+    assert_type(events.pipe(mo.of_type(VotePayload), mo.sent_by("alice")), Stream[Accepted[VotePayload]])
+    assert_type(plain.pipe(mo.of_type(VotePayload), mo.after(3), mo.dedupe()), Observable[Accepted[VotePayload]])
+
+
+def folding(events: Stream[Accepted], policy: Policy, descriptor: policy_pb2.PolicyDescriptor) -> None:
+    assert_type(events.pipe(mo.states(decision)), Stream[decision.State])
+    assert_type(events.pipe(mo.states(proposal, policy=policy)), Stream[proposal.State])
+    assert_type(events.pipe(mo.states(task, policy=descriptor)), Stream[task.State])
+    assert_type(events.pipe(mo.states(handoff)), Stream[handoff.State])
+    assert_type(events.pipe(mo.states(quorum)), Stream[quorum.State])
+    assert_type(events.pipe(mo.states(multi_round)), Stream[multi_round.State])
+    assert_type(events.pipe(mo.of_type(VotePayload), mo.tally()), Stream[mo.Tally])
+    assert_type(events.pipe(mo.of_type(VotePayload), mo.participation(["alice"])), Stream[mo.Participation])
+    assert_type(events.pipe(mo.participation({"alice"})), Stream[mo.Participation])
+    assert_type(events.pipe(mo.of_type(EvaluationPayload), mo.confidence()), Stream[mo.Confidence])
+
+
+def deciding(events: Stream[Accepted], votes: Stream[Accepted[VotePayload]], policy: Policy) -> None:
+    assert_type(votes.pipe(mo.supermajority(5, share=0.6)), Stream[mo.Verdict])
+    assert_type(votes.pipe(mo.unanimous(["alice", "bob"])), Stream[mo.Verdict])
+    assert_type(votes.pipe(mo.plurality(electorate={"alice", "bob"})), Stream[mo.Verdict])
+    assert_type(votes.pipe(mo.weighted({"alice": 2, "bob": 0.5})), Stream[mo.Verdict])
+    assert_type(votes.pipe(mo.at_least(2, electorate=5)), Stream[mo.Verdict])
+    assert_type(votes.pipe(mo.at_least(percent=60, electorate=5)), Stream[mo.Verdict])
+    assert_type(events.pipe(mo.vetoed(3, severities=["high"])), Stream[mo.Verdict])
+    assert_type(events.pipe(mo.under_policy(policy, ["alice"])), Stream[mo.Permitted])
+
+
+def why(permitted: mo.Permitted) -> list[str]:
+    assert_type(permitted.positive, bool)
+    return [denial.code for denial in permitted.denials.negative]
+
+
+def timing(votes: Stream[Accepted[VotePayload]], session: DecisionSession, nudge: Observable[Message]) -> None:
+    verdicts = votes.pipe(mo.majority(3))
+    assert_type(verdicts.pipe(mo.within(30)), Stream[mo.Verdict])
+    assert_type(verdicts.pipe(mo.within(timedelta(seconds=30), otherwise="late")), Stream[mo.Verdict | str])
+    assert_type(verdicts.pipe(mo.deadline(datetime.now(UTC))), Stream[mo.Verdict])
+    assert_type(verdicts.pipe(mo.deadline(0.0, otherwise=None)), Stream[mo.Verdict | None])
+    committed = votes.pipe(
+        mo.majority(3), mo.deadline(0.0, otherwise=mo.UNDECIDED), ops.take(1), mo.commit_if_decided(action="go")
+    )
+    assert_type(committed, Stream[Message[core_pb2.CommitmentPayload]])
+    assert_type(votes.pipe(mo.until_ttl(session.rx.metadata, margin=5)), Stream[Accepted[VotePayload]])
+    assert_type(votes.pipe(mo.silence(5)), Stream[Accepted[VotePayload] | None])
+    assert_type(votes.pipe(mo.missing_after(5, ["alice"])), Stream[tuple[str, ...]])
+    assert_type(votes.pipe(mo.remind_every(5, ["alice"])), Stream[tuple[str, ...]])
+    assert_type(verdicts.pipe(mo.escalate(60, nudge)), Stream[mo.Verdict | Message])
+    assert_type(votes.pipe(mo.debounce_tally(1)), Stream[mo.Tally])
+
+
+def living(events: Stream[Accepted], client: MacpClient) -> None:
+    assert_type(events.pipe(mo.until_resolved()), Stream[Accepted])
+    assert_type(events.pipe(mo.commitment()), Stream[Accepted[core_pb2.CommitmentPayload]])
+    assert_type(events.pipe(mo.outcome()), Stream[Outcome])
+    assert_type(events.pipe(mo.states(decision), mo.on_phase(decision.Phase.VOTING)), Stream[decision.State])
+    assert_type(events.pipe(mo.states(task), mo.on_phase("InProgress"), ops.take(1)), Stream[task.State])
+    assert_type(events.pipe(mo.retry_with_backoff(RetryPolicy(0.5, 5)), mo.shared()), Stream[Accepted])
+    assert_type(events.pipe(mo.deliver_on(client.clock), mo.of_type(VotePayload)), Stream[Accepted[VotePayload]])
+    assert_type(client.rx.get_session("s").pipe(mo.retry_with_backoff()), Stream[core_pb2.GetSessionResponse])
 
 
 def approve(proposal: Accepted[ProposalPayload]) -> str:

@@ -9,6 +9,7 @@ from reactivex import Observable
 
 from macp_rx import Accepted, DecisionSession, MacpClient, Message
 from macp_rx import operators as mo
+from macp_rx.protocol.modes import decision
 
 VotePayload(proposal=1)  # error: there is no such field
 VotePayload(proposal_id=1)  # error: the field is a string
@@ -52,6 +53,22 @@ def accepted_and_messages(accepted: Accepted[VotePayload], events: Observable[Ac
 
 def chair(votes: Observable[VotePayload]) -> Observable[str]:
     return votes.pipe(mo.majority(electorate=3))  # error: a tally takes accepted votes, sender and all
+
+
+def operators(events: Observable[Accepted], votes: Observable[Accepted[VotePayload]], client: MacpClient) -> None:
+    events.pipe(mo.majority(3))  # error: it takes votes, and these may be anything
+    votes.pipe(mo.confidence())  # error: it takes evaluations
+    votes.pipe(mo.majority(2.5))  # error: an electorate is a whole number, or names
+    votes.pipe(mo.weighted(["alice"]))  # error: names without weights
+    votes.pipe(mo.at_least(2))  # error: without an electorate
+    events.pipe(mo.states(VotePayload))  # error: a payload class is no mode
+    events.pipe(mo.on_phase("Voting"))  # error: an envelope has no phase
+    events.pipe(mo.under_policy("policy.default", ["alice"]))  # error: the id of a policy is no policy
+    votes.pipe(mo.within("30"))  # error: a duration is a number of seconds, or a timedelta
+    votes.pipe(mo.retry_with_backoff(3))  # error: a policy, not a number of tries
+    events.pipe(mo.in_mode(decision))  # error: a mode's name, decision.MODE
+    events.pipe(mo.until_ttl(client.get_session))  # error: it asks for metadata, as session.rx.metadata does
+    str(mo.Verdict("p1", True, "", mo.Count()).approved)  # error: a verdict has no such attribute
 
 
 def blocking_session(client: MacpClient, session: DecisionSession) -> None:

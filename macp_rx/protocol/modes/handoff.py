@@ -35,6 +35,7 @@ __all__ = [
     "implicit_accept",
     "implicit_accept_at",
     "initial",
+    "is_implicit",
     "offer",
     "step",
 ]
@@ -298,6 +299,11 @@ def check_client(envelope: Envelope) -> None:
         raise invalid(f"message ids that begin with {RESERVED!r} are the runtime's own")
     if envelope.message_type == "HandoffAccept" and decoded(envelope, HandoffAcceptPayload).implicit:
         raise invalid("only the runtime accepts implicitly")
+
+
+def is_implicit(envelope: Envelope) -> bool:
+    """Whether the runtime itself has said this, for somebody who did not answer in time."""
+    return envelope.message_id.startswith(RESERVED) and envelope.mode == MODE
 
 
 def implicit_accept_at(session: Binding, state: State, pauses: Iterable[tuple[int, int]]) -> int | None:
