@@ -150,6 +150,22 @@ class TestOneCall:
         exact(late.heard, talk)
         assert late.heard.completed
 
+    def test_it_waits_half_a_minute_for_a_session_that_has_yet_to_start(
+        self, wire: Wire, talk: Conversation, virtual_time: VirtualClock
+    ) -> None:
+        later = Conversation(talk.client, DECISION, start=False)
+        reader = Reader(DecisionSession(wire.client(), later.session_id).events, virtual_time)
+        virtual_time.advance_by(29)
+        assert later.start() == OK
+        virtual_time.advance_by(1)
+        exact(reader.heard, later)
+        never = Reader(DecisionSession(wire.client(), virtual_time.new_id()).events, virtual_time)
+        virtual_time.advance_by(29.999)
+        assert never.heard.error is None
+        virtual_time.advance_by(0.001)
+        assert isinstance(never.heard.error, MacpTransportError)
+        assert never.heard.error.code == "SESSION_NOT_FOUND"
+
     def test_from_any_thread(self, connect: Connect) -> None:
         """20 threads subscribe while somebody talks; each hears everything."""
         client = connect("chair")
