@@ -4,10 +4,9 @@ Everything the runtime says is an Observable, everything an agent says is a valu
 scheduler, so that the same pipeline runs on a server, in a notebook and in a unit test.
 """
 
+import importlib as _importlib
 import typing as _typing
 
-from macp_rx import agents as agents
-from macp_rx import operators as operators
 from macp_rx.client import MacpClient as MacpClient
 from macp_rx.clock import Clock as Clock
 from macp_rx.clock import LoopClock as LoopClock
@@ -44,14 +43,24 @@ from macp_rx.streams.stream import stream as stream
 from macp_rx.transport.auth import AuthConfig as AuthConfig
 
 if _typing.TYPE_CHECKING:
+    from macp_rx import agents as agents
+    from macp_rx import operators as operators
     from macp_rx.runtime import Runtime as Runtime
 
 
-def __getattr__(name: str) -> object:
-    """The embedded runtime is a third of what this package is to import, and many need only a client."""
-    if name != "Runtime":
-        raise AttributeError(f"module 'macp_rx' has no attribute {name!r}")
-    from macp_rx.runtime import Runtime
+_LATER = ("agents", "operators", "Runtime")
 
-    globals()[name] = Runtime
-    return Runtime
+
+def __getattr__(name: str) -> object:
+    """Imports on first use what is half of the cost of importing this package, and what who needs only a client does not use."""
+    if name not in _LATER:
+        raise AttributeError(f"module 'macp_rx' has no attribute {name!r}")
+    if name == "Runtime":
+        globals()[name] = _importlib.import_module("macp_rx.runtime").Runtime
+    else:
+        _importlib.import_module(f"macp_rx.{name}")
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -13,7 +13,6 @@ from reactivex import Observable, abc
 from reactivex import operators as ops
 from reactivex.disposable import Disposable
 
-from macp_rx import operators as mo
 from macp_rx.client import MacpClient
 from macp_rx.errors import MacpAckError, MacpSessionError
 from macp_rx.protocol.messages import DECISION, MACP_VERSION, Accepted, Message
@@ -236,6 +235,8 @@ class _Verbs:
         if not isinstance(messages, Observable):
             raise MacpSessionError(f"an agent returns an Observable of Messages, not {type(messages).__name__}")
         said = stream(messages, self._client.clock)
+        from macp_rx import operators as mo  # here: who only reads and sends imports no operators
+
         return said.pipe(mo.send_to(send)).subscribe(on_error=report)
 
     def _report(self, error: Exception) -> None:

@@ -21,6 +21,8 @@ def roster(what: str, names: Collection[str]) -> tuple[str, ...]:
     """
     if isinstance(names, str):
         raise MacpSessionError(f"{what} is a collection of names, not one name ({names!r})")
+    if not isinstance(names, Collection):
+        raise MacpSessionError(f"{what} is a collection of names, not {names!r}")
     found = tuple(dict.fromkeys(names))
     if not found:
         raise MacpSessionError(f"{what} has at least one member, and this one is empty")

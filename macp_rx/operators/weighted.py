@@ -40,6 +40,10 @@ def weighted(
         verdict  -V-----|
         V: not it.positive
     """
+    if not isinstance(electorate, Mapping):
+        raise MacpSessionError(
+            f"electorate says what each vote weighs, such as {{'alice': 2, 'bob': 1}}, not {electorate!r}"
+        )
     weights = {name: exactly(f"the weight of {name!r}", weight) for name, weight in electorate.items()}
     for name, weight in weights.items():
         if weight <= 0:

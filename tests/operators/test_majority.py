@@ -68,9 +68,10 @@ def test_an_electorate_has_members(electorate: Any) -> None:
         mo.majority(electorate)
 
 
-def test_a_name_is_no_electorate() -> None:
-    with pytest.raises(MacpSessionError, match="not one name"):
-        mo.majority("alice")
+@pytest.mark.parametrize(("electorate", "says"), [("alice", "not one name"), (2.5, "a collection of names, not 2.5")])
+def test_neither_a_name_nor_half_a_member_is_an_electorate(electorate: Any, says: str) -> None:
+    with pytest.raises(MacpSessionError, match=says):
+        mo.majority(electorate)
 
 
 @given(st.data(), st.integers(1, 5))

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -55,6 +56,7 @@ def test_it_says_why(marbles: Marbles) -> None:
     ("weights", "more_than", "says"),
     [
         ({}, 0.5, "at least one member"),
+        (["alice"], 0.5, "says what each vote weighs"),
         ({"alice": 0}, 0.5, "the weight of 'alice' is 0"),
         ({"alice": -1}, 0.5, "greater than 0"),
         ({"alice": float("nan")}, 0.5, "finite"),
@@ -62,7 +64,7 @@ def test_it_says_why(marbles: Marbles) -> None:
         ({"alice": 1}, -0.1, "at least 0"),
     ],
 )
-def test_what_cannot_be_meant(weights: dict[str, float], more_than: float, says: str) -> None:
+def test_what_cannot_be_meant(weights: Any, more_than: float, says: str) -> None:
     with pytest.raises(MacpSessionError, match=says):
         mo.weighted(weights, more_than=more_than)
 

@@ -54,3 +54,9 @@ def test_on_a_plain_observable_it_asks_for_a_clock() -> None:
     mo.within(1, otherwise="none", scheduler=clock)(rx.never()).subscribe(heard.append)
     clock.run_until_idle()
     assert heard == ["none"]
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), timedelta(seconds=-1)])
+def test_a_duration_is_no_negative_number(seconds: float) -> None:
+    with pytest.raises(MacpSessionError, match="within waits for some seconds"):
+        mo.within(seconds)
