@@ -28,7 +28,7 @@ from macp_rx.streams.all_sessions import Where, all_events
 from macp_rx.streams.call import Blocking, Reactive, call
 from macp_rx.streams.delivery import BUFFER
 from macp_rx.streams.duplex import MacpStream
-from macp_rx.streams.ends import GET_SESSION, WATCH_ROOTS, WATCH_SESSIONS, Ends
+from macp_rx.streams.ends import Ends
 from macp_rx.streams.live import live
 from macp_rx.streams.outcome import Outcome, outcome
 from macp_rx.streams.reply import Reply, ask
@@ -38,8 +38,9 @@ from macp_rx.streams.session import RECONNECT, OnGap, SessionStream, history, se
 from macp_rx.streams.shared import Shared
 from macp_rx.streams.source import watch
 from macp_rx.streams.stream import Demand, Stream
+from macp_rx.transport import methods
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import Method, Receiver, Transport, method
+from macp_rx.transport.base import Method, Receiver, Transport
 from macp_rx.transport.grpc import ChannelOptions, GrpcTransport
 from macp_rx.transport.loop import LoopLease
 from macp_rx.transport.shared import SharedTransport, Subscription
@@ -61,37 +62,6 @@ DEFAULT_TIMEOUT: Final = 30.0
 
 LIST_TIMEOUT: Final = DEFAULT_TIMEOUT
 """Seconds that each list of a live query may take."""
-
-INITIALIZE: Final = method("Initialize", core_pb2.InitializeRequest, core_pb2.InitializeResponse)
-CANCEL_SESSION: Final = method("CancelSession", core_pb2.CancelSessionRequest, core_pb2.CancelSessionResponse)
-SUSPEND_SESSION: Final = method("SuspendSession", core_pb2.SuspendSessionRequest, core_pb2.SuspendSessionResponse)
-RESUME_SESSION: Final = method("ResumeSession", core_pb2.ResumeSessionRequest, core_pb2.ResumeSessionResponse)
-GET_MANIFEST: Final = method("GetManifest", core_pb2.GetManifestRequest, core_pb2.GetManifestResponse)
-LIST_MODES: Final = method("ListModes", core_pb2.ListModesRequest, core_pb2.ListModesResponse)
-LIST_EXT_MODES: Final = method("ListExtModes", core_pb2.ListExtModesRequest, core_pb2.ListExtModesResponse)
-LIST_ROOTS: Final = method("ListRoots", core_pb2.ListRootsRequest, core_pb2.ListRootsResponse)
-LIST_SESSIONS: Final = method("ListSessions", core_pb2.ListSessionsRequest, core_pb2.ListSessionsResponse)
-REGISTER_EXT_MODE: Final = method("RegisterExtMode", core_pb2.RegisterExtModeRequest, core_pb2.RegisterExtModeResponse)
-UNREGISTER_EXT_MODE: Final = method(
-    "UnregisterExtMode", core_pb2.UnregisterExtModeRequest, core_pb2.UnregisterExtModeResponse
-)
-PROMOTE_MODE: Final = method("PromoteMode", core_pb2.PromoteModeRequest, core_pb2.PromoteModeResponse)
-REGISTER_POLICY: Final = method("RegisterPolicy", policy_pb2.RegisterPolicyRequest, policy_pb2.RegisterPolicyResponse)
-UNREGISTER_POLICY: Final = method(
-    "UnregisterPolicy", policy_pb2.UnregisterPolicyRequest, policy_pb2.UnregisterPolicyResponse
-)
-GET_POLICY: Final = method("GetPolicy", policy_pb2.GetPolicyRequest, policy_pb2.GetPolicyResponse)
-LIST_POLICIES: Final = method("ListPolicies", policy_pb2.ListPoliciesRequest, policy_pb2.ListPoliciesResponse)
-WHAT_IF_REPLAY: Final = method("WhatIfReplay", policy_pb2.WhatIfReplayRequest, policy_pb2.WhatIfReplayResponse)
-GET_DECISION_RECEIPT: Final = method(
-    "GetDecisionReceipt", core_pb2.GetDecisionReceiptRequest, core_pb2.GetDecisionReceiptResponse
-)
-GET_RECEIPT_KEYS: Final = method("GetReceiptKeys", core_pb2.GetReceiptKeysRequest, core_pb2.GetReceiptKeysResponse)
-WATCH_MODE_REGISTRY: Final = method(
-    "WatchModeRegistry", core_pb2.WatchModeRegistryRequest, core_pb2.WatchModeRegistryResponse
-)
-WATCH_SIGNALS: Final = method("WatchSignals", core_pb2.WatchSignalsRequest, core_pb2.WatchSignalsResponse)
-WATCH_POLICIES: Final = method("WatchPolicies", policy_pb2.WatchPoliciesRequest, policy_pb2.WatchPoliciesResponse)
 
 
 class _Connection(SharedTransport):
@@ -162,27 +132,27 @@ class _Calls:
         request = core_pb2.InitializeRequest(
             supported_protocol_versions=[MACP_VERSION], client_info=core_pb2.ClientInfo(name="macp-rx")
         )
-        return self._rpc(INITIALIZE, request, timeout)
+        return self._rpc(methods.INITIALIZE, request, timeout)
 
     @call
     def get_manifest(self, agent_id: str = "", *, timeout: float | None = None) -> Stream[core_pb2.GetManifestResponse]:
         """Who an agent is; the runtime itself for an empty id. Errors: AGENT_NOT_FOUND."""
-        return self._rpc(GET_MANIFEST, core_pb2.GetManifestRequest(agent_id=agent_id), timeout)
+        return self._rpc(methods.GET_MANIFEST, core_pb2.GetManifestRequest(agent_id=agent_id), timeout)
 
     @call
     def list_modes(self, *, timeout: float | None = None) -> Stream[core_pb2.ListModesResponse]:
         """The standards-track modes."""
-        return self._rpc(LIST_MODES, core_pb2.ListModesRequest(), timeout)
+        return self._rpc(methods.LIST_MODES, core_pb2.ListModesRequest(), timeout)
 
     @call
     def list_ext_modes(self, *, timeout: float | None = None) -> Stream[core_pb2.ListExtModesResponse]:
         """The extension modes."""
-        return self._rpc(LIST_EXT_MODES, core_pb2.ListExtModesRequest(), timeout)
+        return self._rpc(methods.LIST_EXT_MODES, core_pb2.ListExtModesRequest(), timeout)
 
     @call
     def list_roots(self, *, timeout: float | None = None) -> Stream[core_pb2.ListRootsResponse]:
         """The coordination roots."""
-        return self._rpc(LIST_ROOTS, core_pb2.ListRootsRequest(), timeout)
+        return self._rpc(methods.LIST_ROOTS, core_pb2.ListRootsRequest(), timeout)
 
     # Messages
 
@@ -413,22 +383,31 @@ class _Calls:
         connection, auth = self._connection, self.auth
 
         def listed() -> Observable[Mapping[str, core_pb2.ModeDescriptor]]:
-            standard = ask(connection, LIST_MODES, core_pb2.ListModesRequest(), _modes, auth=auth, timeout=LIST_TIMEOUT)
+            standard = ask(
+                connection, methods.LIST_MODES, core_pb2.ListModesRequest(), _modes, auth=auth, timeout=LIST_TIMEOUT
+            )
             more = ask(
-                connection, LIST_EXT_MODES, core_pb2.ListExtModesRequest(), _modes, auth=auth, timeout=LIST_TIMEOUT
+                connection,
+                methods.LIST_EXT_MODES,
+                core_pb2.ListExtModesRequest(),
+                _modes,
+                auth=auth,
+                timeout=LIST_TIMEOUT,
             )
             return rx.zip(standard, more).pipe(ops.map(_merged))
 
-        return self._live("live modes", listed, WATCH_MODE_REGISTRY, core_pb2.WatchModeRegistryRequest())
+        return self._live("live modes", listed, methods.WATCH_MODE_REGISTRY, core_pb2.WatchModeRegistryRequest())
 
     def live_roots(self) -> Stream[tuple[core_pb2.Root, ...]]:
         """The coordination roots: now, and again whenever they change."""
         connection, auth = self._connection, self.auth
 
         def listed() -> Observable[tuple[core_pb2.Root, ...]]:
-            return ask(connection, LIST_ROOTS, core_pb2.ListRootsRequest(), _roots, auth=auth, timeout=LIST_TIMEOUT)
+            return ask(
+                connection, methods.LIST_ROOTS, core_pb2.ListRootsRequest(), _roots, auth=auth, timeout=LIST_TIMEOUT
+            )
 
-        return self._live("live roots", listed, WATCH_ROOTS, core_pb2.WatchRootsRequest())
+        return self._live("live roots", listed, methods.WATCH_ROOTS, core_pb2.WatchRootsRequest())
 
     def live_policies(self, mode: str = "") -> Stream[Mapping[str, policy_pb2.PolicyDescriptor]]:
         """The policies by id, those of a mode or all: now, and again whenever they change."""
@@ -436,9 +415,9 @@ class _Calls:
 
         def listed() -> Observable[Mapping[str, policy_pb2.PolicyDescriptor]]:
             request = policy_pb2.ListPoliciesRequest(mode=mode)
-            return ask(connection, LIST_POLICIES, request, _by_id, auth=auth, timeout=LIST_TIMEOUT)
+            return ask(connection, methods.LIST_POLICIES, request, _by_id, auth=auth, timeout=LIST_TIMEOUT)
 
-        return self._live("live policies", listed, WATCH_POLICIES, policy_pb2.WatchPoliciesRequest())
+        return self._live("live policies", listed, methods.WATCH_POLICIES, policy_pb2.WatchPoliciesRequest())
 
     def live_sessions(self) -> Stream[Mapping[str, core_pb2.SessionMetadata]]:
         """The sessions in the runtime's memory by id, ended ones too: now, and again whenever one begins, changes or ends."""
@@ -447,7 +426,7 @@ class _Calls:
         def listed() -> Observable[Mapping[str, core_pb2.SessionMetadata]]:
             return _all_pages(connection, auth).pipe(ops.to_list(), ops.map(_by_session))
 
-        return self._live("live sessions", listed, WATCH_SESSIONS, core_pb2.WatchSessionsRequest())
+        return self._live("live sessions", listed, methods.WATCH_SESSIONS, core_pb2.WatchSessionsRequest())
 
     def _live(self, what: str, listed: Callable[[], Observable[T]], rpc: Method[Req, Res], request: Req) -> Stream[T]:
         connection, auth = self._connection, self.auth
@@ -462,25 +441,25 @@ class _Calls:
     @call
     def get_session(self, session_id: str, *, timeout: float | None = None) -> Stream[core_pb2.GetSessionResponse]:
         """A session's metadata. Errors: SESSION_NOT_FOUND, FORBIDDEN."""
-        return self._rpc(GET_SESSION, core_pb2.GetSessionRequest(session_id=session_id), timeout)
+        return self._rpc(methods.GET_SESSION, core_pb2.GetSessionRequest(session_id=session_id), timeout)
 
     @call
     def cancel_session(self, session_id: str, *, reason: str = "", timeout: float | None = None) -> Stream[Ack]:
         """Cancels a session; on one that has ended already it changes nothing and tells that state."""
         request = core_pb2.CancelSessionRequest(session_id=session_id, reason=reason)
-        return self._ask(CANCEL_SESSION, request, timeout, _acked("CancelSession"))
+        return self._ask(methods.CANCEL_SESSION, request, timeout, _acked("CancelSession"))
 
     @call
     def suspend_session(self, session_id: str, *, reason: str = "", timeout: float | None = None) -> Stream[Ack]:
         """Suspends an open session: its deadline stands still. Errors: SESSION_NOT_OPEN."""
         request = core_pb2.SuspendSessionRequest(session_id=session_id, reason=reason)
-        return self._ask(SUSPEND_SESSION, request, timeout, _acked("SuspendSession"))
+        return self._ask(methods.SUSPEND_SESSION, request, timeout, _acked("SuspendSession"))
 
     @call
     def resume_session(self, session_id: str, *, reason: str = "", timeout: float | None = None) -> Stream[Ack]:
         """Resumes a suspended session; its deadline moves by the pause. Errors: SESSION_NOT_OPEN."""
         request = core_pb2.ResumeSessionRequest(session_id=session_id, reason=reason)
-        return self._ask(RESUME_SESSION, request, timeout, _acked("ResumeSession"))
+        return self._ask(methods.RESUME_SESSION, request, timeout, _acked("ResumeSession"))
 
     @call
     def list_sessions_page(
@@ -488,7 +467,7 @@ class _Calls:
     ) -> Stream[core_pb2.ListSessionsResponse]:
         """One page of the sessions in the runtime's memory, in byte order of their ids."""
         request = core_pb2.ListSessionsRequest(page_size=page_size, page_token=page_token)
-        return self._rpc(LIST_SESSIONS, request, timeout)
+        return self._rpc(methods.LIST_SESSIONS, request, timeout)
 
     def list_sessions(self, *, page_size: int = 0) -> Stream[core_pb2.SessionMetadata]:
         """Every session in the runtime's memory, page by page: the next page is asked for when this one was taken.
@@ -510,14 +489,14 @@ class _Calls:
     ) -> Stream[core_pb2.RegisterExtModeResponse]:
         """Adds an extension mode. Errors: MacpRefusedError with the runtime's reason; FORBIDDEN without the right."""
         request = core_pb2.RegisterExtModeRequest(mode_descriptor=descriptor)
-        return self._ask(REGISTER_EXT_MODE, request, timeout, _granted)
+        return self._ask(methods.REGISTER_EXT_MODE, request, timeout, _granted)
 
     @call
     def unregister_ext_mode(
         self, mode: str, *, timeout: float | None = None
     ) -> Stream[core_pb2.UnregisterExtModeResponse]:
         """Removes an extension mode. Errors: as `register_ext_mode`."""
-        return self._ask(UNREGISTER_EXT_MODE, core_pb2.UnregisterExtModeRequest(mode=mode), timeout, _granted)
+        return self._ask(methods.UNREGISTER_EXT_MODE, core_pb2.UnregisterExtModeRequest(mode=mode), timeout, _granted)
 
     @call
     def promote_mode(
@@ -525,7 +504,7 @@ class _Calls:
     ) -> Stream[core_pb2.PromoteModeResponse]:
         """Makes an extension mode standards-track, under a new name or its own. Errors: as `register_ext_mode`."""
         request = core_pb2.PromoteModeRequest(mode=mode, promoted_mode_name=promoted_mode_name)
-        return self._ask(PROMOTE_MODE, request, timeout, _granted)
+        return self._ask(methods.PROMOTE_MODE, request, timeout, _granted)
 
     # Policies
 
@@ -535,24 +514,26 @@ class _Calls:
     ) -> Stream[policy_pb2.RegisterPolicyResponse]:
         """Adds a governance policy. Errors: MacpRefusedError INVALID_POLICY_DEFINITION; FORBIDDEN without the right."""
         request = policy_pb2.RegisterPolicyRequest(policy_descriptor=descriptor)
-        return self._ask(REGISTER_POLICY, request, timeout, _granted)
+        return self._ask(methods.REGISTER_POLICY, request, timeout, _granted)
 
     @call
     def unregister_policy(
         self, policy_id: str, *, timeout: float | None = None
     ) -> Stream[policy_pb2.UnregisterPolicyResponse]:
         """Removes a policy; sessions bound to it keep it. Errors: MacpRefusedError with the runtime's reason."""
-        return self._ask(UNREGISTER_POLICY, policy_pb2.UnregisterPolicyRequest(policy_id=policy_id), timeout, _granted)
+        return self._ask(
+            methods.UNREGISTER_POLICY, policy_pb2.UnregisterPolicyRequest(policy_id=policy_id), timeout, _granted
+        )
 
     @call
     def get_policy(self, policy_id: str, *, timeout: float | None = None) -> Stream[policy_pb2.GetPolicyResponse]:
         """One policy. Errors: UNKNOWN_POLICY_VERSION."""
-        return self._rpc(GET_POLICY, policy_pb2.GetPolicyRequest(policy_id=policy_id), timeout)
+        return self._rpc(methods.GET_POLICY, policy_pb2.GetPolicyRequest(policy_id=policy_id), timeout)
 
     @call
     def list_policies(self, mode: str = "", *, timeout: float | None = None) -> Stream[policy_pb2.ListPoliciesResponse]:
         """The policies that may be bound in a mode, or all of them."""
-        return self._rpc(LIST_POLICIES, policy_pb2.ListPoliciesRequest(mode=mode), timeout)
+        return self._rpc(methods.LIST_POLICIES, policy_pb2.ListPoliciesRequest(mode=mode), timeout)
 
     @call
     def what_if_replay(
@@ -560,7 +541,7 @@ class _Calls:
     ) -> Stream[policy_pb2.WhatIfReplayResponse]:
         """Replays a session's accepted history under another policy, changing nothing. Errors: HISTORY_UNAVAILABLE."""
         request = policy_pb2.WhatIfReplayRequest(session_id=session_id, candidate=candidate)
-        return self._rpc(WHAT_IF_REPLAY, request, timeout)
+        return self._rpc(methods.WHAT_IF_REPLAY, request, timeout)
 
     # Receipts
 
@@ -569,34 +550,36 @@ class _Calls:
         self, session_id: str, *, timeout: float | None = None
     ) -> Stream[core_pb2.GetDecisionReceiptResponse]:
         """The receipt of a resolved session. Errors: RECEIPT_UNAVAILABLE."""
-        return self._rpc(GET_DECISION_RECEIPT, core_pb2.GetDecisionReceiptRequest(session_id=session_id), timeout)
+        return self._rpc(
+            methods.GET_DECISION_RECEIPT, core_pb2.GetDecisionReceiptRequest(session_id=session_id), timeout
+        )
 
     @call
     def get_receipt_keys(self, *, timeout: float | None = None) -> Stream[core_pb2.GetReceiptKeysResponse]:
         """The runtime's public keys for receipts, as a JSON Web Key Set."""
-        return self._rpc(GET_RECEIPT_KEYS, core_pb2.GetReceiptKeysRequest(), timeout)
+        return self._rpc(methods.GET_RECEIPT_KEYS, core_pb2.GetReceiptKeysRequest(), timeout)
 
     # Watches: each starts a call per subscription; `timeout` (seconds) ends it cleanly
 
     def watch_mode_registry(self, *, timeout: float | None = None) -> Stream[core_pb2.WatchModeRegistryResponse]:
         """One event at once, then one per change of the mode registry."""
-        return self._watch(WATCH_MODE_REGISTRY, core_pb2.WatchModeRegistryRequest(), timeout)
+        return self._watch(methods.WATCH_MODE_REGISTRY, core_pb2.WatchModeRegistryRequest(), timeout)
 
     def watch_roots(self, *, timeout: float | None = None) -> Stream[core_pb2.WatchRootsResponse]:
         """One event at once, then one per change of the coordination roots."""
-        return self._watch(WATCH_ROOTS, core_pb2.WatchRootsRequest(), timeout)
+        return self._watch(methods.WATCH_ROOTS, core_pb2.WatchRootsRequest(), timeout)
 
     def watch_signals(self, *, timeout: float | None = None) -> Stream[core_pb2.WatchSignalsResponse]:
         """Every Signal and Progress from now on."""
-        return self._watch(WATCH_SIGNALS, core_pb2.WatchSignalsRequest(), timeout)
+        return self._watch(methods.WATCH_SIGNALS, core_pb2.WatchSignalsRequest(), timeout)
 
     def watch_sessions(self, *, timeout: float | None = None) -> Stream[core_pb2.WatchSessionsResponse]:
         """One CREATED per session in memory, ended ones too, then every lifecycle event."""
-        return self._watch(WATCH_SESSIONS, core_pb2.WatchSessionsRequest(), timeout)
+        return self._watch(methods.WATCH_SESSIONS, core_pb2.WatchSessionsRequest(), timeout)
 
     def watch_policies(self, *, timeout: float | None = None) -> Stream[policy_pb2.WatchPoliciesResponse]:
         """All policies at once, then all of them again per change."""
-        return self._watch(WATCH_POLICIES, policy_pb2.WatchPoliciesRequest(), timeout)
+        return self._watch(methods.WATCH_POLICIES, policy_pb2.WatchPoliciesRequest(), timeout)
 
 
 def _all_pages(
@@ -604,7 +587,7 @@ def _all_pages(
 ) -> Stream[core_pb2.SessionMetadata]:
     def page(token: str) -> Stream[core_pb2.ListSessionsResponse]:
         request = core_pb2.ListSessionsRequest(page_size=page_size, page_token=token)
-        return ask(shared, LIST_SESSIONS, request, _as_it_is, auth=auth, timeout=timeout)
+        return ask(shared, methods.LIST_SESSIONS, request, _as_it_is, auth=auth, timeout=timeout)
 
     def subscribe(
         observer: abc.ObserverBase[core_pb2.SessionMetadata], scheduler: abc.SchedulerBase | None = None

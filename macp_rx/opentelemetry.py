@@ -17,8 +17,7 @@ from macp.v1.envelope_pb2 import Envelope
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpRefusedError, MacpTransportError
 from macp_rx.protocol.messages import Accepted
-from macp_rx.streams.sending import SEND
-from macp_rx.streams.session import STREAM_SESSION, Connection
+from macp_rx.streams.session import Connection
 from macp_rx.transport.base import Metadata
 from macp_rx.transport.telemetry import Buffer, ConnectionTelemetry, OnNext
 
@@ -31,6 +30,7 @@ except ImportError as _error:
     raise ImportError(
         "macp_rx.opentelemetry needs the package opentelemetry-api: pip install 'macp-rx[otel]'"
     ) from _error
+from macp_rx.transport.methods import SEND, STREAM_SESSION
 
 __all__ = ["OpenTelemetry"]
 

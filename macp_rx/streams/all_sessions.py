@@ -13,13 +13,14 @@ from reactivex.disposable import SerialDisposable
 
 from macp_rx.errors import MacpClosedError, MacpStreamError, MacpTransportError
 from macp_rx.protocol.messages import Accepted
-from macp_rx.streams.ends import TERMINAL, WATCH_SESSIONS, Ends
+from macp_rx.streams.ends import TERMINAL, Ends
 from macp_rx.streams.retry import Backoff, RetryPolicy, is_transient
 from macp_rx.streams.session import RECONNECT, session_events
 from macp_rx.streams.source import waited_on
 from macp_rx.streams.stream import Demand, Stream, on_demand, running, tell_raised
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call
+from macp_rx.transport.methods import WATCH_SESSIONS
 from macp_rx.transport.shared import SharedTransport
 
 __all__ = ["Where", "all_events"]

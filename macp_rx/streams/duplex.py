@@ -21,10 +21,11 @@ from macp_rx.errors import (
     MacpStreamError,
     MacpTimeoutError,
 )
-from macp_rx.streams.session import STREAM_SESSION, subscribe_frame
+from macp_rx.streams.session import subscribe_frame
 from macp_rx.streams.stream import Pull, Stream, tell_raised
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call
+from macp_rx.transport.methods import STREAM_SESSION
 from macp_rx.transport.shared import SharedTransport
 
 __all__ = ["MacpStream"]

@@ -18,15 +18,13 @@ from reactivex.disposable import Disposable, SerialDisposable
 from macp_rx.errors import MacpClosedError, MacpTransportError
 from macp_rx.streams.retry import Backoff, RetryPolicy
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import Call, Transport, method
+from macp_rx.transport.base import Call, Transport
+from macp_rx.transport.methods import GET_SESSION, WATCH_ROOTS, WATCH_SESSIONS
 
-__all__ = ["GET_SESSION", "WATCH_ROOTS", "WATCH_SESSIONS", "Ends", "OnEnd"]
+__all__ = ["Ends", "OnEnd"]
 
 T = TypeVar("T")
 
-GET_SESSION: Final = method("GetSession", core_pb2.GetSessionRequest, core_pb2.GetSessionResponse)
-WATCH_SESSIONS: Final = method("WatchSessions", core_pb2.WatchSessionsRequest, core_pb2.WatchSessionsResponse)
-WATCH_ROOTS: Final = method("WatchRoots", core_pb2.WatchRootsRequest, core_pb2.WatchRootsResponse)
 
 OnEnd = Callable[[core_pb2.SessionMetadata | None], None]
 """Hears that a session has ended, with what the runtime says of it then; None if the runtime no longer knows it."""

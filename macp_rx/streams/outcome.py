@@ -16,20 +16,16 @@ from reactivex import operators as ops
 
 from macp_rx.errors import MacpGapError, MacpTransportError
 from macp_rx.protocol.messages import Accepted
-from macp_rx.streams.ends import GET_SESSION
 from macp_rx.streams.reply import ask
 from macp_rx.streams.retry import retried
 from macp_rx.streams.session import RECONNECT
 from macp_rx.streams.stream import Stream
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import method
+from macp_rx.transport.methods import GET_DECISION_RECEIPT, GET_SESSION
 from macp_rx.transport.shared import SharedTransport
 
 __all__ = ["Outcome", "outcome"]
 
-GET_DECISION_RECEIPT: Final = method(
-    "GetDecisionReceipt", core_pb2.GetDecisionReceiptRequest, core_pb2.GetDecisionReceiptResponse
-)
 
 WHY: Final = {"EXPIRED": "its deadline has passed", "CANCELLED": "it was cancelled", "RESOLVED": "it was committed to"}
 

@@ -16,14 +16,14 @@ from macp_rx.clock import Clock
 from macp_rx.errors import MacpAckError, MacpClosedError, MacpOverflowError, MacpTimeoutError, MacpTransportError
 from macp_rx.streams.retry import Backoff, RetryPolicy, is_transient
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import Receiver, Transport, method
+from macp_rx.transport.base import Receiver, Transport
+from macp_rx.transport.methods import SEND
 from macp_rx.transport.telemetry import OFF, CallTelemetry, ConnectionTelemetry
 
-__all__ = ["SEND", "SEND_RETRY", "Outbox"]
+__all__ = ["SEND_RETRY", "Outbox"]
 
 _log = logging.getLogger("macp_rx.streams")
 
-SEND: Final = method("Send", core_pb2.SendRequest, core_pb2.SendResponse)
 
 SEND_RETRY: Final = RetryPolicy(first=0.05, cap=1.0, give_up_after=30.0)
 

@@ -30,13 +30,13 @@ from macp_rx.streams.retry import MOMENT, Backoff, RetryPolicy, is_transient
 from macp_rx.streams.source import waited_on
 from macp_rx.streams.stream import Stream, on_demand, running, tell_raised
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import Call, Transport, method
+from macp_rx.transport.base import Call, Transport
+from macp_rx.transport.methods import STREAM_SESSION
 from macp_rx.transport.shared import SharedTransport
 from macp_rx.transport.telemetry import CallTelemetry
 
 __all__ = [
     "RECONNECT",
-    "STREAM_SESSION",
     "Connection",
     "OnGap",
     "SessionStream",
@@ -48,7 +48,6 @@ __all__ = [
 
 _log = logging.getLogger("macp_rx.streams")
 
-STREAM_SESSION: Final = method("StreamSession", core_pb2.StreamSessionRequest, core_pb2.StreamSessionResponse)
 
 RECONNECT: Final = RetryPolicy(first=0.05, cap=0.5, give_up_after=300.0)
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message as Protobuf
-from macp.v1 import core_pb2
 
 from macp_rx.clock import Clock
 from macp_rx.transport.auth import AuthConfig
@@ -27,7 +26,6 @@ __all__ = [
     "Receiver",
     "Transport",
     "called",
-    "method",
     "reply_to",
     "report_blocked",
 ]
@@ -171,27 +169,6 @@ class Transport(Protocol):
         Args:
             on_closed: called when nothing is left.
         """
-
-
-def method(name: str, request: type[Req], response: type[Res]) -> Method[Req, Res]:
-    """An RPC of ``macp.v1.MACPRuntimeService``, checked against the service descriptor.
-
-    Args:
-        name: the RPC's name, such as ``Send``.
-        request: its request class.
-        response: its response class.
-    """
-    service = core_pb2.DESCRIPTOR.services_by_name["MACPRuntimeService"]
-    found = service.methods_by_name[name]
-    if (found.input_type, found.output_type) != (request.DESCRIPTOR, response.DESCRIPTOR):
-        raise TypeError(f"{name} takes {found.input_type.name} and answers {found.output_type.name}")
-    return Method(
-        f"/{service.full_name}/{name}",
-        request,
-        response,
-        client_streaming=found.client_streaming,
-        server_streaming=found.server_streaming,
-    )
 
 
 def reply_to(receiver: Receiver[T], response: T) -> None:

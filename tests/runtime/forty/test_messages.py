@@ -17,7 +17,7 @@ from macp_rx import MacpClient, MacpTransportError
 from macp_rx.protocol.commitment import commitment_hash
 from macp_rx.protocol.messages import DECISION, HANDOFF, MULTI_ROUND, PROPOSAL, QUORUM, TASK
 from macp_rx.protocol.modes import decision, multi_round
-from macp_rx.streams.sending import SEND
+from macp_rx.transport.methods import SEND
 from tests.conftest import Connect, Recorder
 from tests.runtime.conversation import OK, Conversation, answer
 
