@@ -32,9 +32,9 @@ from macp_rx.streams.ends import Ends
 from macp_rx.streams.live import live
 from macp_rx.streams.outcome import Outcome, outcome
 from macp_rx.streams.reply import Reply, ask
-from macp_rx.streams.retry import RetryPolicy
+from macp_rx.streams.retry import RECONNECT, RetryPolicy
 from macp_rx.streams.sending import SEND_RETRY, Outbox
-from macp_rx.streams.session import RECONNECT, OnGap, SessionStream, history, session_events
+from macp_rx.streams.session import OnGap, SessionStream, history, session_events
 from macp_rx.streams.shared import Shared
 from macp_rx.streams.source import watch
 from macp_rx.streams.stream import Demand, Stream

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from reactivex import Observable, abc
-from reactivex.disposable import CompositeDisposable, SerialDisposable
+from reactivex import Observable
 
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpSessionError
-from macp_rx.operators.lift import clock_of, lift, outlive
-from macp_rx.streams.retry import Backoff, RetryPolicy, is_transient
+from macp_rx.operators.lift import clock_of, like
+from macp_rx.streams.retry import RetryPolicy, is_transient, retried
 
 __all__ = ["retry_with_backoff"]
 
@@ -54,31 +53,6 @@ def retry_with_backoff(
         if not isinstance(clock, Clock):
             raise MacpSessionError("retry_with_backoff takes time and chance from a Clock: scheduler=client.clock")
 
-        def subscribe(observer: abc.ObserverBase[A], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-            subscription, pause = SerialDisposable(), SerialDisposable()
-            backoff = Backoff(how, clock)
-
-            def attempt(*_: object) -> None:
-                subscription.disposable = outlive(source, on_next, on_error, observer.on_completed, scheduler)
-
-            def on_next(item: A) -> None:
-                backoff.reset()
-                observer.on_next(item)
-
-            def on_error(error: Exception) -> None:
-                try:
-                    seconds = backoff.next() if when(error) else None
-                except Exception as wrong:
-                    observer.on_error(wrong)
-                    return
-                if seconds is None:
-                    observer.on_error(error)
-                else:
-                    pause.disposable = clock.schedule_relative(seconds, attempt)
-
-            attempt()
-            return CompositeDisposable(subscription, pause)
-
-        return lift(source, subscribe)
+        return like(source, retried(source, how, clock, when))
 
     return operator

@@ -14,8 +14,8 @@ from reactivex.disposable import SerialDisposable
 from macp_rx.errors import MacpClosedError, MacpStreamError, MacpTransportError
 from macp_rx.protocol.messages import Accepted
 from macp_rx.streams.ends import TERMINAL, Ends
-from macp_rx.streams.retry import Backoff, RetryPolicy, is_transient
-from macp_rx.streams.session import RECONNECT, session_events
+from macp_rx.streams.retry import RECONNECT, Backoff, RetryPolicy, is_transient
+from macp_rx.streams.session import session_events
 from macp_rx.streams.source import waited_on
 from macp_rx.streams.stream import Demand, Stream, on_demand, running, tell_raised
 from macp_rx.transport.auth import AuthConfig

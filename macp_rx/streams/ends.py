@@ -16,7 +16,7 @@ from macp.v1.envelope_pb2 import SessionState
 from reactivex.disposable import Disposable, SerialDisposable
 
 from macp_rx.errors import MacpClosedError, MacpTransportError
-from macp_rx.streams.retry import Backoff, RetryPolicy
+from macp_rx.streams.retry import FOR_EVER, Backoff
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call, Transport
 from macp_rx.transport.methods import GET_SESSION, WATCH_ROOTS, WATCH_SESSIONS
@@ -52,8 +52,6 @@ TERMINAL: Final = frozenset(
     }
 )
 
-RECONNECT: Final = RetryPolicy(first=0.05, cap=0.5, give_up_after=float("inf"))
-
 
 class Ends:
     """Tells the followers of sessions when these end. Everything happens on the transport's clock.
@@ -72,7 +70,7 @@ class Ends:
         self._polls = False
         self._watch: Call[core_pb2.WatchSessionsRequest] | None = None
         self._watchable = True
-        self._backoff = Backoff(RECONNECT, transport.clock)
+        self._backoff = Backoff(FOR_EVER, transport.clock)
         self._rewatching = SerialDisposable()
         self._due: dict[str, int] = {}  # when each is to be asked about, by the server's clock
         self._deadlines: list[tuple[int, str]] = []

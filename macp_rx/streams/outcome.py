@@ -17,8 +17,7 @@ from reactivex import operators as ops
 from macp_rx.errors import MacpGapError, MacpTransportError
 from macp_rx.protocol.messages import Accepted
 from macp_rx.streams.reply import ask
-from macp_rx.streams.retry import retried
-from macp_rx.streams.session import RECONNECT
+from macp_rx.streams.retry import RECONNECT, retried
 from macp_rx.streams.stream import Stream
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.methods import GET_DECISION_RECEIPT, GET_SESSION

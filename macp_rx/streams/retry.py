@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from reactivex import Observable, abc
-from reactivex.disposable import SerialDisposable
+from reactivex.disposable import CompositeDisposable, SerialDisposable
 
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpRefusedError, MacpSessionError, MacpTransportError
 
-__all__ = ["MOMENT", "Backoff", "RetryPolicy", "is_transient", "retried"]
+__all__ = ["FOR_EVER", "MOMENT", "RECONNECT", "Backoff", "RetryPolicy", "is_transient", "retried"]
 
 T = TypeVar("T")
 
@@ -42,6 +43,13 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         if not (0 < self.first <= self.cap and self.give_up_after >= 0):
             raise MacpSessionError(f"{self}: 0 < first <= cap and give_up_after >= 0 must hold, in seconds")
+
+
+RECONNECT: Final = RetryPolicy(first=0.05, cap=0.5)
+"""How a stream that broke is opened again."""
+
+FOR_EVER: Final = replace(RECONNECT, give_up_after=float("inf"))
+"""The same for what nobody waits for, and has nobody to tell."""
 
 
 class Backoff:
@@ -83,32 +91,6 @@ class Backoff:
         self.attempts = 0
 
 
-def retried(source: Observable[T], policy: RetryPolicy, clock: Clock) -> Observable[T]:
-    """Subscribes to a source again while what it fails with may pass.
-
-    source   ---#    ---a|
-    retried  -----------a|
-    """
-
-    def subscribe(observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-        backoff, current = Backoff(policy, clock), SerialDisposable()
-
-        def attempt() -> None:
-            current.disposable = source.subscribe(observer.on_next, failed, observer.on_completed, scheduler=scheduler)
-
-        def failed(error: Exception) -> None:
-            delay = backoff.next() if is_transient(error) else None
-            if delay is None:
-                observer.on_error(error)
-            else:
-                current.disposable = clock.run_later(delay, attempt)
-
-        attempt()
-        return current
-
-    return Observable(subscribe)
-
-
 def is_transient(error: Exception) -> bool:
     """Whether the same request may succeed later, and is worth a retry under the same message id."""
     if isinstance(error, MacpRefusedError):
@@ -116,3 +98,47 @@ def is_transient(error: Exception) -> bool:
     if isinstance(error, MacpTransportError):
         return error.code in TRANSIENT_CODES or (not error.code and error.status in TRANSIENT_STATUSES)
     return False
+
+
+def retried(
+    source: Observable[T], policy: RetryPolicy, clock: Clock, when: Callable[[Exception], bool] = is_transient
+) -> Observable[T]:
+    """Subscribes to a source again after an error that may pass, with growing pauses; each item is progress.
+
+        source   ---#    ---a|
+        retried  -----------a|
+
+    Args:
+        source: what is subscribed to.
+        policy: how soon, and when to give up.
+        clock: whose time and chance it takes.
+        when: which errors may pass.
+    """
+
+    def subscribe(observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        # two: a source that fails inside subscribe has its pause running by the time its subscription comes back
+        subscription, pause = SerialDisposable(), SerialDisposable()
+        backoff = Backoff(policy, clock)
+
+        def attempt() -> None:
+            subscription.disposable = source.subscribe(on_next, on_error, observer.on_completed, scheduler=scheduler)
+
+        def on_next(item: T) -> None:
+            backoff.reset()
+            observer.on_next(item)
+
+        def on_error(error: Exception) -> None:
+            try:
+                seconds = backoff.next() if when(error) else None
+            except Exception as wrong:
+                observer.on_error(wrong)
+                return
+            if seconds is None:
+                observer.on_error(error)
+            else:
+                pause.disposable = clock.run_later(seconds, attempt)
+
+        attempt()
+        return CompositeDisposable(subscription, pause)
+
+    return Observable(subscribe)

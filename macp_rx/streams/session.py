@@ -26,7 +26,7 @@ from macp_rx.errors import MacpClosedError, MacpGapError, MacpSessionError, Macp
 from macp_rx.protocol.messages import Accepted
 from macp_rx.streams.delivery import BUFFER, Delivery
 from macp_rx.streams.ends import Ends
-from macp_rx.streams.retry import MOMENT, Backoff, RetryPolicy, is_transient
+from macp_rx.streams.retry import MOMENT, RECONNECT, Backoff, RetryPolicy, is_transient
 from macp_rx.streams.source import waited_on
 from macp_rx.streams.stream import Stream, on_demand, running, tell_raised
 from macp_rx.transport.auth import AuthConfig
@@ -36,7 +36,6 @@ from macp_rx.transport.shared import SharedTransport
 from macp_rx.transport.telemetry import CallTelemetry
 
 __all__ = [
-    "RECONNECT",
     "Connection",
     "OnGap",
     "SessionStream",
@@ -48,8 +47,6 @@ __all__ = [
 
 _log = logging.getLogger("macp_rx.streams")
 
-
-RECONNECT: Final = RetryPolicy(first=0.05, cap=0.5, give_up_after=300.0)
 
 REMEMBERED: Final = 512
 """How many message ids a stream remembers at least to drop what comes twice: twice what the server itself buffers."""
