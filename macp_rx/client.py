@@ -14,6 +14,7 @@ from macp.v1.envelope_pb2 import Ack, Envelope
 from reactivex import Observable, abc
 from reactivex import operators as ops
 from reactivex.disposable import SerialDisposable
+from reactivex.internal import noop
 
 from macp_rx.clock import Clock, LoopClock, loop_clock
 from macp_rx.errors import GRPC_STATUS, MacpAckError, MacpRefusedError, MacpSessionError
@@ -703,7 +704,7 @@ class MacpClient(_Calls, Blocking):
             credentials = _tls(root_certificates, private_key, certificate_chain)
         elif root_certificates or private_key or certificate_chain:
             raise MacpSessionError("certificates were given, but secure=False would not use them")
-        release = _nothing
+        release = noop
         if scheduler is None:
             lease = LoopLease()
             clock, release = lease.clock, lease.release
@@ -735,7 +736,7 @@ class MacpClient(_Calls, Blocking):
         from macp_rx.runtime import Runtime  # a third of what the package is to import, and many need only a client
 
         _check(telemetry)
-        release = _nothing
+        release = noop
         if runtime is None:
             runtime = Runtime()
             release = runtime.close
@@ -889,7 +890,3 @@ def _by_session(sessions: list[core_pb2.SessionMetadata]) -> Mapping[str, core_p
 
 def _as_it_is(answer: T) -> T:
     return answer
-
-
-def _nothing() -> None:
-    return None

@@ -110,7 +110,7 @@ class _Following:
         self._reading = reading
         self._observer = observer
         self._clock = reading.shared.clock
-        self._demand = Demand(self._clock, _nothing)
+        self._demand = Demand(self._clock)
         self._streams: dict[str, SerialDisposable] = {}
         self._old: dict[str, None] = {}  # ended before we came
         self._done: dict[str, None] = {}
@@ -229,7 +229,3 @@ class _Following:
         if not self._over:
             self.cancel()
             self._observer.on_error(error)
-
-
-def _nothing(_error: Exception) -> None:
-    return None

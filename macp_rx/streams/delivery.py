@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
-from reactivex.internal import DisposedException
+from reactivex.internal import DisposedException, noop
 from reactivex.scheduler import EventLoopScheduler
 
 from macp_rx.errors import MacpOverflowError, MacpSessionError
@@ -129,7 +129,7 @@ class _Hop(abc.ObserverBase[T], Generic[T]):
         self._lingers = isinstance(scheduler, EventLoopScheduler)
         if isinstance(self._source, Stream):
             # a close is told to who waits behind the hop, and is silence for who subscribed
-            lose, behind = (self.on_error, consumer.buffers) if isinstance(consumer, Demand) else (_nothing, ())
+            lose, behind = (self.on_error, consumer.buffers) if isinstance(consumer, Demand) else (noop, ())
             self._demand = Demand(self._source.clock, lose, self, *behind)
         self._upstream.disposable = self._source.subscribe(self, scheduler=self._demand)
 
@@ -250,7 +250,3 @@ class _Hop(abc.ObserverBase[T], Generic[T]):
         self._items.clear()
         self._hops.pop(self, None)
         self._upstream.dispose()
-
-
-def _nothing(_error: Exception) -> None:
-    return None

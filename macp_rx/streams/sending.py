@@ -11,6 +11,7 @@ from typing import Final
 
 from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import Ack
+from reactivex.internal import noop
 
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpAckError, MacpClosedError, MacpOverflowError, MacpTimeoutError, MacpTransportError
@@ -76,7 +77,7 @@ class Outbox:
         line = self._lines.setdefault(key, deque())
         if len(line) > WAITING:
             send.fail(MacpOverflowError(f"{WAITING} messages to {session_id} wait to be sent; await their Acks"))
-            return _nothing
+            return noop
         line.append(send)
 
         def done() -> None:
@@ -131,10 +132,10 @@ class _Send:
         self._retry = retry
         self._telemetry = telemetry
         self._backoff: Backoff | None = None
-        self._cancel: Callable[[], None] = _nothing
+        self._cancel: Callable[[], None] = noop
         self._over = False
         self._context: Context | None = None
-        self.done: Callable[[], None] = _nothing
+        self.done: Callable[[], None] = noop
 
     def wait(self) -> None:
         """Waits for those before; its deadline may pass meanwhile."""
@@ -231,7 +232,3 @@ class _Send:
         envelope = self._request.envelope
         where = f" in session {envelope.session_id}" if envelope.session_id else ""
         return f"{envelope.message_type} {envelope.message_id} was not accepted{where}"
-
-
-def _nothing() -> None:
-    return None

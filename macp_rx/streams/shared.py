@@ -79,7 +79,7 @@ class _SharedCall(abc.ObserverBase[Accepted]):
         self.history = history
         self.clock = clock
         self._live = live
-        self._demand = Demand(clock, _nothing)  # who waits is told by itself
+        self._demand = Demand(clock)
         self._subscribers: dict[_Subscriber, None] = {}
         self._waiting = 0
         self._subscription = SerialDisposable()
@@ -136,7 +136,7 @@ class _Subscriber:
         self._sequence = after
         self._paused = self._over = False
         self._catching_up: SerialDisposable | None = None
-        self._demand = Demand(call.clock, _nothing)
+        self._demand = Demand(call.clock)
 
     def start(self) -> None:
         self._call.join(self, self._sequence)
@@ -222,7 +222,3 @@ class _Subscriber:
     def _caught_up(self) -> None:
         self._catching_up = None
         self.advance()
-
-
-def _nothing(_error: Exception) -> None:
-    return None

@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, Protocol, Self, TypeVar, cast, overload
 
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
+from reactivex.internal import noop
 from reactivex.internal.exceptions import SequenceContainsNoElementsError
 
 from macp_rx.clock import Clock
@@ -312,11 +313,11 @@ class Demand(Clock):
 
     Args:
         clock: the clock that really schedules.
-        lose: hears why nothing will come any more, past the operators in between.
+        lose: hears why nothing will come any more, past the operators in between; nobody need, where nobody waits.
         buffers: where items wait on their way to the consumer.
     """
 
-    def __init__(self, clock: Clock, lose: Callable[[Exception], None], *buffers: Buffer) -> None:
+    def __init__(self, clock: Clock, lose: Callable[[Exception], None] = noop, *buffers: Buffer) -> None:
         super().__init__()
         self.buffers = buffers
         self._clock = clock

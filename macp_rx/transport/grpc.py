@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 import grpc
 import grpc.aio
 from google.protobuf.message import Message as Protobuf
+from reactivex.internal import noop
 
 from macp_rx.clock import LoopClock
 from macp_rx.errors import MacpClosedError, MacpTimeoutError, MacpTransportError
@@ -48,10 +49,6 @@ DEFAULT_OPTIONS: Final[ChannelOptions] = (
     ),  # 60 s by default; grpc's core does not use keepalive_timeout_ms (grpc#39239)
     ("grpc.http2.max_pings_without_data", 0),  # no limit; by default an idle stream is pinged twice and never again
 )
-
-
-def _nothing() -> None:
-    return None
 
 
 def _ended(_identity: Metadata) -> Any:
@@ -156,7 +153,7 @@ class GrpcTransport:
         receiver: Receiver[Res],
         *,
         auth: AuthConfig | None,
-        on_sent: Callable[[], None] = _nothing,
+        on_sent: Callable[[], None] = noop,
         patient: bool = False,
         trace: Metadata | None = None,
     ) -> Call[Req]:
@@ -334,8 +331,8 @@ class GrpcCall(Generic[Req, T]):
         requests: Sequence[Req] = (),
         auth: AuthConfig | None = None,
         path: str = "",
-        on_sent: Callable[[], None] = _nothing,
-        on_end: Callable[[], None] = _nothing,
+        on_sent: Callable[[], None] = noop,
+        on_end: Callable[[], None] = noop,
     ) -> None:
         self._open_call = open_call
         self._receiver = receiver

@@ -8,6 +8,8 @@ import weakref
 from collections.abc import Callable
 from datetime import datetime
 
+from reactivex.internal import noop
+
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpClosedError
 from macp_rx.transport.base import SUBSCRIBER, Transport, called
@@ -75,7 +77,7 @@ class SharedTransport:
             self._clients -= 1
             last = not self._clients and not self._closing
         if last:
-            self._begin(self._release, _nothing)
+            self._begin(self._release, noop)
 
     def running(self, what: str, cancel: Callable[[], None]) -> Callable[[], None]:
         """Lists a subscription as long as it runs. Called on the clock's thread, when its call starts.
@@ -124,9 +126,9 @@ class SharedTransport:
         """Closes it. Nothing is left on return, except on the clock's own thread, where it cannot wait."""
         clock = self.clock
         if clock.on_own_thread():
-            self._begin(self._release, _nothing)
+            self._begin(self._release, noop)
         else:
-            first = self._begin(_nothing, _nothing)
+            first = self._begin(noop, noop)
             clock.wait(self._closed)
             if first:
                 self._release()
@@ -184,7 +186,3 @@ class SharedTransport:
             after, self._after = self._after, []
         for then in after:
             then()
-
-
-def _nothing() -> None:
-    return None
