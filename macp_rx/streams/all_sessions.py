@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from macp.v1 import core_pb2
-from reactivex import Observable, abc
+from reactivex import abc
 from reactivex.disposable import SerialDisposable
 
 from macp_rx.errors import MacpClosedError, MacpStreamError, MacpTransportError
@@ -16,8 +16,8 @@ from macp_rx.protocol.messages import Accepted
 from macp_rx.streams.ends import TERMINAL, Ends
 from macp_rx.streams.retry import RECONNECT, Backoff, RetryPolicy, is_transient
 from macp_rx.streams.session import session_events
-from macp_rx.streams.source import waited_on
-from macp_rx.streams.stream import Demand, Stream, on_demand, running, tell_raised
+from macp_rx.streams.source import cold
+from macp_rx.streams.stream import Demand, Stream, tell_raised
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call
 from macp_rx.transport.methods import WATCH_SESSIONS
@@ -65,17 +65,12 @@ def all_events(
     """
     reading = _All(shared, auth, ends, mode, where, retry)
 
-    def subscribe(
-        observer: abc.ObserverBase[Accepted], scheduler: abc.SchedulerBase | None = None
-    ) -> abc.DisposableBase:
-        def start() -> Callable[[], None]:
-            following = _Following(reading, observer)
-            following.open(patient=False)
-            return waited_on(shared, shared.running(reading.name, on_demand(following, scheduler)), scheduler)
+    def start(observer: abc.ObserverBase[Accepted]) -> _Following:
+        following = _Following(reading, observer)
+        following.open(patient=False)
+        return following
 
-        return running(shared.clock, start, observer)
-
-    return Stream(Observable(subscribe), shared.clock, can_wait=True)
+    return Stream(cold(shared, start, reading.name), shared.clock, can_wait=True)
 
 
 @dataclass(frozen=True, slots=True)

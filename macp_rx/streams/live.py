@@ -11,8 +11,8 @@ from reactivex.disposable import SerialDisposable
 
 from macp_rx.errors import MacpTransportError
 from macp_rx.streams.retry import Backoff, RetryPolicy, is_transient
-from macp_rx.streams.source import waited_on
-from macp_rx.streams.stream import Stream, on_demand, running
+from macp_rx.streams.source import cold
+from macp_rx.streams.stream import Stream
 from macp_rx.transport.shared import SharedTransport
 
 __all__ = ["live"]
@@ -49,15 +49,12 @@ def live(
         What the list or the watch fails with for good, such as MacpTransportError with PERMISSION_DENIED.
     """
 
-    def subscribe(observer: abc.ObserverBase[S], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-        def start() -> Callable[[], None]:
-            query = _Query(shared, what, observer, listed, hints, retry)
-            query.watch()
-            return waited_on(shared, shared.running(what, on_demand(query, scheduler)), scheduler)
+    def start(observer: abc.ObserverBase[S]) -> _Query[S]:
+        query = _Query(shared, what, observer, listed, hints, retry)
+        query.watch()
+        return query
 
-        return running(shared.clock, start, observer)
-
-    return Stream(Observable(subscribe), shared.clock, can_wait=True)
+    return Stream(cold(shared, start, what), shared.clock, can_wait=True)
 
 
 class _Query(Generic[S]):

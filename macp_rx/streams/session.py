@@ -27,8 +27,8 @@ from macp_rx.protocol.messages import Accepted
 from macp_rx.streams.delivery import BUFFER, Delivery
 from macp_rx.streams.ends import Ends
 from macp_rx.streams.retry import MOMENT, RECONNECT, Backoff, RetryPolicy, is_transient
-from macp_rx.streams.source import waited_on
-from macp_rx.streams.stream import Stream, on_demand, running, tell_raised
+from macp_rx.streams.source import cold
+from macp_rx.streams.stream import Stream, tell_raised
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call, Transport
 from macp_rx.transport.methods import STREAM_SESSION
@@ -222,19 +222,14 @@ class _Reading:
         subscribe_frame(self.session_id, self.after)  # what protobuf refuses is refused here, and not on the I/O thread
         statuses = _Statuses(self.shared.clock)
 
-        def subscribe(
-            observer: abc.ObserverBase[Accepted], scheduler: abc.SchedulerBase | None = None
-        ) -> abc.DisposableBase:
-            def start() -> Callable[[], None]:
-                telemetry = self.shared.telemetry.stream(self.session_id, self.after)
-                following = _Following(self, observer, statuses, telemetry)
-                following.start()
-                what = f"{'history' if self.ends is None else 'events'} of {self.session_id}"
-                return waited_on(self.shared, self.shared.running(what, on_demand(following, scheduler)), scheduler)
+        def start(observer: abc.ObserverBase[Accepted]) -> _Following:
+            telemetry = self.shared.telemetry.stream(self.session_id, self.after)
+            following = _Following(self, observer, statuses, telemetry)
+            following.start()
+            return following
 
-            return running(self.shared.clock, start, observer)
-
-        return SessionStream(Observable(subscribe), self.transport, statuses)
+        what = f"{'history' if self.ends is None else 'events'} of {self.session_id}"
+        return SessionStream(cold(self.shared, start, what), self.transport, statuses)
 
 
 class _Following:

@@ -6,13 +6,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from reactivex import Observable, abc
+from reactivex import abc
 from reactivex.disposable import SerialDisposable
 
 from macp_rx.clock import Clock
 from macp_rx.protocol.messages import Accepted
-from macp_rx.streams.source import waited_on
-from macp_rx.streams.stream import Demand, Stream, on_demand, running, tell_raised
+from macp_rx.streams.source import cold
+from macp_rx.streams.stream import Demand, Stream, tell_raised
 from macp_rx.transport.shared import SharedTransport
 
 __all__ = ["WINDOW", "Shared"]
@@ -50,17 +50,12 @@ class Shared:
         live calls  1-------
         """
 
-        def subscribe(
-            observer: abc.ObserverBase[Accepted], scheduler: abc.SchedulerBase | None = None
-        ) -> abc.DisposableBase:
-            def start() -> Callable[[], None]:
-                subscriber = _Subscriber(self._joined(), observer, after_sequence)
-                subscriber.start()
-                return waited_on(self._shared, on_demand(subscriber, scheduler), scheduler)
+        def start(observer: abc.ObserverBase[Accepted]) -> _Subscriber:
+            subscriber = _Subscriber(self._joined(), observer, after_sequence)
+            subscriber.start()
+            return subscriber
 
-            return running(self._clock, start, observer)
-
-        return Stream(Observable(subscribe), self._clock, can_wait=True)
+        return Stream(cold(self._shared, start), self._clock, can_wait=True)
 
     def _joined(self) -> _SharedCall:
         if self._call is None or self._call.ended:

@@ -12,13 +12,13 @@ from reactivex import operators as ops
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from macp_rx.clock import Clock, loop_clock
-from macp_rx.streams.stream import Demand, Stream, on_demand, running
+from macp_rx.streams.stream import Cancellable, Demand, Stream, on_demand, running
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method
 from macp_rx.transport.grpc import GrpcCall, ResponseStream
 from macp_rx.transport.shared import SharedTransport
 
-__all__ = ["rpc_stream", "waited_on", "watch"]
+__all__ = ["cold", "rpc_stream", "waited_on", "watch"]
 
 T = TypeVar("T")
 Req = TypeVar("Req", bound=Protobuf)
@@ -41,19 +41,34 @@ def watch(
         timeout: seconds after which the stream ends cleanly; None goes on until the server ends it.
     """
 
-    def subscribe(observer: abc.ObserverBase[Res], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-        def start() -> Callable[[], None]:
-            call = shared.transport.stream(method, [request], observer, auth=auth)
-            what = method.path.rpartition("/")[2]
-            return waited_on(shared, shared.running(what, on_demand(call, scheduler)), scheduler)
+    def start(observer: abc.ObserverBase[Res]) -> Cancellable:
+        return shared.transport.stream(method, [request], observer, auth=auth)
 
-        return running(shared.clock, start, observer)
-
-    responses: Stream[Res] = Stream(Observable(subscribe), shared.clock, can_wait=True)
+    source: Observable[Res] = cold(shared, start, method.path.rpartition("/")[2])
+    responses: Stream[Res] = Stream(source, shared.clock, can_wait=True)
     if timeout is None:
         return responses
     # it hands the scheduler of a subscription on, and takes nothing but time
     return responses.derived(ops.take_with_time(timeout, shared.clock)(responses), can_wait=True)
+
+
+def cold(shared: SharedTransport, start: Callable[[abc.ObserverBase[T]], Cancellable], what: str = "") -> Observable[T]:
+    """A cold source: each subscription starts a call of its own, which waits with its consumer, and ends with its dispose.
+
+    Args:
+        shared: what carries it; its close is told to whoever waits.
+        start: makes the call for an observer, on the clock's thread.
+        what: its name in ``client.subscriptions``; without one it is not listed there.
+    """
+
+    def subscribe(observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        def begin() -> Callable[[], None]:
+            cancel = on_demand(start(observer), scheduler)
+            return waited_on(shared, shared.running(what, cancel) if what else cancel, scheduler)
+
+        return running(shared.clock, begin, observer)
+
+    return Observable(subscribe)
 
 
 def waited_on(

@@ -21,7 +21,18 @@ from macp_rx.errors import MacpClosedError, MacpOverflowError, MacpTimeoutError
 from macp_rx.transport.base import SUBSCRIBER, Receiver
 from macp_rx.transport.telemetry import Buffer
 
-__all__ = ["OVERFLOW_FACTOR", "Demand", "Pausable", "Pull", "Stream", "on_demand", "running", "stream", "tell_raised"]
+__all__ = [
+    "OVERFLOW_FACTOR",
+    "Cancellable",
+    "Demand",
+    "Pausable",
+    "Pull",
+    "Stream",
+    "on_demand",
+    "running",
+    "stream",
+    "tell_raised",
+]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -404,11 +415,14 @@ class Demand(Clock):
         return self._clock.schedule_absolute(duetime, action, state)
 
 
-class _Cancellable(Pausable, Protocol):
-    def cancel(self) -> None: ...
+class Cancellable(Pausable, Protocol):
+    """One that can be ended, too: a call, or what stands for one."""
+
+    def cancel(self) -> None:
+        """Ends it silently."""
 
 
-def on_demand(call: _Cancellable, scheduler: abc.SchedulerBase | None) -> Callable[[], None]:
+def on_demand(call: Cancellable, scheduler: abc.SchedulerBase | None) -> Callable[[], None]:
     """Lets a call follow the demand that its subscription carries, if it carries one; returns what cancels the call."""
     if not isinstance(scheduler, Demand):
         return call.cancel
