@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import grpc
-import reactivex as rx
 from google.protobuf.message import Message as Protobuf
 from macp.v1 import core_pb2, policy_pb2
 from macp.v1.envelope_pb2 import Ack, Envelope
-from reactivex import Observable, abc
-from reactivex import operators as ops
-from reactivex.disposable import SerialDisposable
+from reactivex import abc
 from reactivex.internal import noop
 
 from macp_rx.clock import Clock, LoopClock, loop_clock
@@ -25,20 +22,21 @@ from macp_rx.protocol.validation import (
     validate_session_id,
     validate_signal_type,
 )
+from macp_rx.streams import live
 from macp_rx.streams.all_sessions import Where, all_events
 from macp_rx.streams.call import Blocking, Reactive, call
 from macp_rx.streams.delivery import BUFFER
 from macp_rx.streams.duplex import MacpStream
 from macp_rx.streams.ends import Ends
-from macp_rx.streams.live import live
 from macp_rx.streams.outcome import Outcome, outcome
-from macp_rx.streams.reply import Reply, ask
+from macp_rx.streams.pages import all_pages
+from macp_rx.streams.reply import DEFAULT_TIMEOUT, Reply, ask
 from macp_rx.streams.retry import RECONNECT, RetryPolicy
 from macp_rx.streams.sending import SEND_RETRY, Outbox
 from macp_rx.streams.session import OnGap, SessionStream, history, session_events
 from macp_rx.streams.shared import Shared
 from macp_rx.streams.source import watch
-from macp_rx.streams.stream import Demand, Stream
+from macp_rx.streams.stream import Stream
 from macp_rx.transport import methods
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method, Receiver, Transport
@@ -57,12 +55,6 @@ __all__ = ["MacpClient", "RxClient"]
 Req = TypeVar("Req", bound=Protobuf)
 Res = TypeVar("Res", bound=Protobuf)
 T = TypeVar("T")
-
-DEFAULT_TIMEOUT: Final = 30.0
-"""Seconds a unary call may take: what the server itself allows (`protocol.md` 1.0)."""
-
-LIST_TIMEOUT: Final = DEFAULT_TIMEOUT
-"""Seconds that each list of a live query may take."""
 
 
 class _Connection(SharedTransport):
@@ -381,61 +373,19 @@ class _Calls:
 
     def live_modes(self) -> Stream[Mapping[str, core_pb2.ModeDescriptor]]:
         """The modes by name, standards-track and extensions: now, and again whenever they change."""
-        connection, auth = self._connection, self.auth
-
-        def listed() -> Observable[Mapping[str, core_pb2.ModeDescriptor]]:
-            standard = ask(
-                connection, methods.LIST_MODES, core_pb2.ListModesRequest(), _modes, auth=auth, timeout=LIST_TIMEOUT
-            )
-            more = ask(
-                connection,
-                methods.LIST_EXT_MODES,
-                core_pb2.ListExtModesRequest(),
-                _modes,
-                auth=auth,
-                timeout=LIST_TIMEOUT,
-            )
-            return rx.zip(standard, more).pipe(ops.map(_merged))
-
-        return self._live("live modes", listed, methods.WATCH_MODE_REGISTRY, core_pb2.WatchModeRegistryRequest())
+        return live.modes(self._connection, self.auth).of(self)
 
     def live_roots(self) -> Stream[tuple[core_pb2.Root, ...]]:
         """The coordination roots: now, and again whenever they change."""
-        connection, auth = self._connection, self.auth
-
-        def listed() -> Observable[tuple[core_pb2.Root, ...]]:
-            return ask(
-                connection, methods.LIST_ROOTS, core_pb2.ListRootsRequest(), _roots, auth=auth, timeout=LIST_TIMEOUT
-            )
-
-        return self._live("live roots", listed, methods.WATCH_ROOTS, core_pb2.WatchRootsRequest())
+        return live.roots(self._connection, self.auth).of(self)
 
     def live_policies(self, mode: str = "") -> Stream[Mapping[str, policy_pb2.PolicyDescriptor]]:
         """The policies by id, those of a mode or all: now, and again whenever they change."""
-        connection, auth = self._connection, self.auth
-
-        def listed() -> Observable[Mapping[str, policy_pb2.PolicyDescriptor]]:
-            request = policy_pb2.ListPoliciesRequest(mode=mode)
-            return ask(connection, methods.LIST_POLICIES, request, _by_id, auth=auth, timeout=LIST_TIMEOUT)
-
-        return self._live("live policies", listed, methods.WATCH_POLICIES, policy_pb2.WatchPoliciesRequest())
+        return live.policies(self._connection, self.auth, mode).of(self)
 
     def live_sessions(self) -> Stream[Mapping[str, core_pb2.SessionMetadata]]:
         """The sessions in the runtime's memory by id, ended ones too: now, and again whenever one begins, changes or ends."""
-        connection, auth = self._connection, self.auth
-
-        def listed() -> Observable[Mapping[str, core_pb2.SessionMetadata]]:
-            return _all_pages(connection, auth).pipe(ops.to_list(), ops.map(_by_session))
-
-        return self._live("live sessions", listed, methods.WATCH_SESSIONS, core_pb2.WatchSessionsRequest())
-
-    def _live(self, what: str, listed: Callable[[], Observable[T]], rpc: Method[Req, Res], request: Req) -> Stream[T]:
-        connection, auth = self._connection, self.auth
-
-        def hints() -> Observable[object]:
-            return watch(connection, rpc, request, auth=auth, timeout=None)
-
-        return live(connection, what, listed, hints, RECONNECT).of(self)
+        return live.sessions(self._connection, self.auth).of(self)
 
     # Sessions
 
@@ -480,7 +430,7 @@ class _Calls:
             page_size: sessions per page; 0 leaves it to the runtime (100).
         """
 
-        return _all_pages(self._connection, self.auth, page_size, self.default_timeout).of(self)
+        return all_pages(self._connection, self.auth, page_size, self.default_timeout).of(self)
 
     # Mode registry
 
@@ -581,69 +531,6 @@ class _Calls:
     def watch_policies(self, *, timeout: float | None = None) -> Stream[policy_pb2.WatchPoliciesResponse]:
         """All policies at once, then all of them again per change."""
         return self._watch(methods.WATCH_POLICIES, policy_pb2.WatchPoliciesRequest(), timeout)
-
-
-def _all_pages(
-    shared: SharedTransport, auth: AuthConfig | None, page_size: int = 0, timeout: float | None = DEFAULT_TIMEOUT
-) -> Stream[core_pb2.SessionMetadata]:
-    def page(token: str) -> Stream[core_pb2.ListSessionsResponse]:
-        request = core_pb2.ListSessionsRequest(page_size=page_size, page_token=token)
-        return ask(shared, methods.LIST_SESSIONS, request, _as_it_is, auth=auth, timeout=timeout)
-
-    def subscribe(
-        observer: abc.ObserverBase[core_pb2.SessionMetadata], scheduler: abc.SchedulerBase | None = None
-    ) -> abc.DisposableBase:
-        pages = _Pages(page, observer, scheduler)
-        if isinstance(scheduler, Demand):
-            scheduler.add(pages)
-        pages.ask("")
-        return pages
-
-    return Stream(Observable(subscribe), shared.clock, can_wait=True)
-
-
-class _Pages(abc.DisposableBase):
-    """Says the sessions of one page after the other; asks for the next page only when it may go on."""
-
-    def __init__(
-        self,
-        page: Callable[[str], Stream[core_pb2.ListSessionsResponse]],
-        observer: abc.ObserverBase[core_pb2.SessionMetadata],
-        scheduler: abc.SchedulerBase | None,
-    ) -> None:
-        self._page = page
-        self._observer = observer
-        self._scheduler = scheduler
-        self._asking = SerialDisposable()
-        self._paused = False
-        self._next: str | None = None
-
-    def ask(self, token: str) -> None:
-        self._asking.disposable = self._page(token).subscribe(
-            self._take, self._observer.on_error, scheduler=self._scheduler
-        )
-
-    def _take(self, response: core_pb2.ListSessionsResponse) -> None:
-        for session in response.sessions:
-            self._observer.on_next(session)
-        if not response.next_page_token:
-            self._observer.on_completed()
-        elif self._paused:
-            self._next = response.next_page_token
-        elif not self._asking.is_disposed:
-            self.ask(response.next_page_token)
-
-    def pause(self) -> None:
-        self._paused = True
-
-    def resume(self) -> None:
-        self._paused = False
-        token, self._next = self._next, None
-        if token is not None:
-            self.ask(token)
-
-    def dispose(self) -> None:
-        self._asking.dispose()
 
 
 class RxClient(_Calls, Reactive):
@@ -832,11 +719,6 @@ class _Acknowledging(Protocol):
     def ack(self) -> Ack: ...
 
 
-class _Modes(Protocol):
-    @property
-    def modes(self) -> Iterable[core_pb2.ModeDescriptor]: ...
-
-
 class _Granting(Protocol):
     @property
     def ok(self) -> bool: ...
@@ -866,26 +748,6 @@ def _granted(answer: Granting) -> Granting:
         known = code in GRPC_STATUS
         raise MacpRefusedError(code if known else "INVALID_REQUEST", reason if known else answer.error)
     return answer
-
-
-def _modes(response: _Modes) -> Mapping[str, core_pb2.ModeDescriptor]:
-    return {descriptor.mode: descriptor for descriptor in response.modes}
-
-
-def _merged(maps: tuple[Mapping[str, T], Mapping[str, T]]) -> Mapping[str, T]:
-    return {**maps[0], **maps[1]}
-
-
-def _roots(response: core_pb2.ListRootsResponse) -> tuple[core_pb2.Root, ...]:
-    return tuple(response.roots)
-
-
-def _by_id(response: policy_pb2.ListPoliciesResponse) -> Mapping[str, policy_pb2.PolicyDescriptor]:
-    return {descriptor.policy_id: descriptor for descriptor in response.descriptors}
-
-
-def _by_session(sessions: list[core_pb2.SessionMetadata]) -> Mapping[str, core_pb2.SessionMetadata]:
-    return {metadata.session_id: metadata for metadata in sessions}
 
 
 def _as_it_is(answer: T) -> T:

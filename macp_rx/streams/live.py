@@ -3,31 +3,126 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Generic, Protocol, TypeVar
 
+import reactivex as rx
+from google.protobuf.message import Message as Protobuf
+from macp.v1 import core_pb2, policy_pb2
 from reactivex import Observable, abc
+from reactivex import operators as ops
 from reactivex.disposable import SerialDisposable
 
 from macp_rx.errors import MacpTransportError
-from macp_rx.streams.retry import Backoff, RetryPolicy, is_transient
-from macp_rx.streams.source import cold
+from macp_rx.streams.pages import all_pages
+from macp_rx.streams.reply import DEFAULT_TIMEOUT, ask
+from macp_rx.streams.retry import RECONNECT, Backoff, RetryPolicy, is_transient
+from macp_rx.streams.source import cold, watch
 from macp_rx.streams.stream import Stream
+from macp_rx.transport.auth import AuthConfig
+from macp_rx.transport.base import Method
+from macp_rx.transport.methods import (
+    LIST_EXT_MODES,
+    LIST_MODES,
+    LIST_POLICIES,
+    LIST_ROOTS,
+    WATCH_MODE_REGISTRY,
+    WATCH_POLICIES,
+    WATCH_ROOTS,
+    WATCH_SESSIONS,
+)
 from macp_rx.transport.shared import SharedTransport
 
-__all__ = ["live"]
+__all__ = ["live", "modes", "policies", "roots", "sessions"]
 
 _log = logging.getLogger("macp_rx.streams")
 
 S = TypeVar("S")
+Req = TypeVar("Req", bound=Protobuf)
+Res = TypeVar("Res", bound=Protobuf)
+
+
+def modes(shared: SharedTransport, auth: AuthConfig | None) -> Stream[Mapping[str, core_pb2.ModeDescriptor]]:
+    """The modes by name, standards-track and extensions."""
+
+    def listed() -> Observable[Mapping[str, core_pb2.ModeDescriptor]]:
+        standard = _list(shared, auth, LIST_MODES, core_pb2.ListModesRequest(), _modes_of)
+        extensions = _list(shared, auth, LIST_EXT_MODES, core_pb2.ListExtModesRequest(), _modes_of)
+        return rx.zip(standard, extensions).pipe(ops.map(_merged))
+
+    hints = watch(shared, WATCH_MODE_REGISTRY, core_pb2.WatchModeRegistryRequest(), auth=auth, timeout=None)
+    return live(shared, "live modes", listed, hints)
+
+
+def roots(shared: SharedTransport, auth: AuthConfig | None) -> Stream[tuple[core_pb2.Root, ...]]:
+    """The coordination roots."""
+
+    def listed() -> Observable[tuple[core_pb2.Root, ...]]:
+        return _list(shared, auth, LIST_ROOTS, core_pb2.ListRootsRequest(), _roots_of)
+
+    hints = watch(shared, WATCH_ROOTS, core_pb2.WatchRootsRequest(), auth=auth, timeout=None)
+    return live(shared, "live roots", listed, hints)
+
+
+def policies(
+    shared: SharedTransport, auth: AuthConfig | None, mode: str
+) -> Stream[Mapping[str, policy_pb2.PolicyDescriptor]]:
+    """The policies by id, those of a mode or all."""
+
+    def listed() -> Observable[Mapping[str, policy_pb2.PolicyDescriptor]]:
+        return _list(shared, auth, LIST_POLICIES, policy_pb2.ListPoliciesRequest(mode=mode), _policies_of)
+
+    hints = watch(shared, WATCH_POLICIES, policy_pb2.WatchPoliciesRequest(), auth=auth, timeout=None)
+    return live(shared, "live policies", listed, hints)
+
+
+def sessions(shared: SharedTransport, auth: AuthConfig | None) -> Stream[Mapping[str, core_pb2.SessionMetadata]]:
+    """The sessions in the runtime's memory by id, ended ones too."""
+
+    def listed() -> Observable[Mapping[str, core_pb2.SessionMetadata]]:
+        return all_pages(shared, auth).pipe(ops.to_list(), ops.map(_by_id))
+
+    hints = watch(shared, WATCH_SESSIONS, core_pb2.WatchSessionsRequest(), auth=auth, timeout=None)
+    return live(shared, "live sessions", listed, hints)
+
+
+def _list(
+    shared: SharedTransport, auth: AuthConfig | None, rpc: Method[Req, Res], request: Req, unwrap: Callable[[Res], S]
+) -> Stream[S]:
+    return ask(shared, rpc, request, unwrap, auth=auth, timeout=DEFAULT_TIMEOUT)
+
+
+class _Modes(Protocol):
+    @property
+    def modes(self) -> Iterable[core_pb2.ModeDescriptor]: ...
+
+
+def _modes_of(response: _Modes) -> Mapping[str, core_pb2.ModeDescriptor]:
+    return {descriptor.mode: descriptor for descriptor in response.modes}
+
+
+def _merged(maps: tuple[Mapping[str, S], Mapping[str, S]]) -> Mapping[str, S]:
+    return {**maps[0], **maps[1]}
+
+
+def _roots_of(response: core_pb2.ListRootsResponse) -> tuple[core_pb2.Root, ...]:
+    return tuple(response.roots)
+
+
+def _policies_of(response: policy_pb2.ListPoliciesResponse) -> Mapping[str, policy_pb2.PolicyDescriptor]:
+    return {descriptor.policy_id: descriptor for descriptor in response.descriptors}
+
+
+def _by_id(sessions: list[core_pb2.SessionMetadata]) -> Mapping[str, core_pb2.SessionMetadata]:
+    return {metadata.session_id: metadata for metadata in sessions}
 
 
 def live(
     shared: SharedTransport,
     what: str,
     listed: Callable[[], Observable[S]],
-    hints: Callable[[], Observable[object]],
-    retry: RetryPolicy,
+    hints: Observable[object],
+    retry: RetryPolicy = RECONNECT,
 ) -> Stream[S]:
     """Emits the current set, and then each set that differs from the one before.
 
@@ -66,7 +161,7 @@ class _Query(Generic[S]):
         what: str,
         observer: abc.ObserverBase[S],
         listed: Callable[[], Observable[S]],
-        hints: Callable[[], Observable[object]],
+        hints: Observable[object],
         retry: RetryPolicy,
     ) -> None:
         self._shared = shared
@@ -81,7 +176,7 @@ class _Query(Generic[S]):
         self._last: list[S] = []
 
     def watch(self) -> None:
-        self._watching.disposable = self._hints().subscribe(self._hint, self._lost, self._ended)
+        self._watching.disposable = self._hints.subscribe(self._hint, self._lost, self._ended)
 
     def _hint(self, _event: object) -> None:
         if self._backoff.attempts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from typing import Generic, TypeVar, cast
+from typing import Final, Generic, TypeVar, cast
 
 from google.protobuf.message import Message as Protobuf
 from reactivex import Observable, abc
@@ -17,12 +17,15 @@ from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method, Receiver
 from macp_rx.transport.shared import SharedTransport
 
-__all__ = ["Reply", "ask"]
+__all__ = ["DEFAULT_TIMEOUT", "Reply", "ask"]
 
 Req = TypeVar("Req", bound=Protobuf)
 Res = TypeVar("Res", bound=Protobuf)
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
+
+DEFAULT_TIMEOUT: Final = 30.0
+"""Seconds a unary call may take: what the server itself allows (`protocol.md` 1.0)."""
 
 
 class Reply(Stream[T_co]):
