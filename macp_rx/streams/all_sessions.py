@@ -14,7 +14,7 @@ from reactivex.disposable import SerialDisposable
 from macp_rx.errors import MacpClosedError, MacpStreamError, MacpTransportError
 from macp_rx.protocol.messages import Accepted
 from macp_rx.streams.ends import TERMINAL, Ends
-from macp_rx.streams.retry import RECONNECT, Backoff, RetryPolicy, is_transient
+from macp_rx.streams.retry import RECONNECT, Backoff, RetryPolicy, may_pass
 from macp_rx.streams.session import session_events
 from macp_rx.streams.source import cold
 from macp_rx.streams.stream import Demand, Stream, tell_raised
@@ -149,10 +149,7 @@ class _Following:
     def on_error(self, error: Exception, /) -> None:
         self._watch = None
         self._first = False
-        if not is_transient(error) or not self._reading.shared.transport.reached:
-            self._fail(error)
-            return
-        delay = self._backoff.next()
+        delay = self._backoff.next() if may_pass(error, self._reading.shared.transport) else None
         if delay is None:
             self._fail(error)
         else:

@@ -13,10 +13,10 @@ from reactivex import Observable, abc
 from reactivex import operators as ops
 from reactivex.disposable import SerialDisposable
 
-from macp_rx.errors import MacpTransportError
+from macp_rx.errors import MacpClosedError, MacpTransportError
 from macp_rx.streams.pages import all_pages
 from macp_rx.streams.reply import DEFAULT_TIMEOUT, ask
-from macp_rx.streams.retry import RECONNECT, Backoff, RetryPolicy, is_transient
+from macp_rx.streams.retry import RECONNECT, Backoff, RetryPolicy, may_pass
 from macp_rx.streams.source import cold, watch
 from macp_rx.streams.stream import Stream
 from macp_rx.transport.auth import AuthConfig
@@ -204,10 +204,15 @@ class _Query(Generic[S]):
         """The watch or the list broke: both begin anew, and the watch's first event is the hint to list."""
         if self._over:
             return
+        if (
+            isinstance(error, MacpClosedError) and self._backoff.attempts
+        ):  # silently, as every call of the client has ended
+            self.cancel()
+            return
         self._listing.disposable = SerialDisposable()
         self._lists = False
         self._stale = True
-        delay = self._backoff.next() if is_transient(error) and self._shared.transport.reached else None
+        delay = self._backoff.next() if may_pass(error, self._shared.transport) else None
         if delay is None:
             self.cancel()
             self._observer.on_error(error)

@@ -11,8 +11,9 @@ from reactivex.disposable import CompositeDisposable, SerialDisposable
 
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpRefusedError, MacpSessionError, MacpTransportError
+from macp_rx.transport.base import Transport
 
-__all__ = ["FOR_EVER", "MOMENT", "RECONNECT", "Backoff", "RetryPolicy", "is_transient", "retried"]
+__all__ = ["FOR_EVER", "MOMENT", "RECONNECT", "Backoff", "RetryPolicy", "is_transient", "may_pass", "retried"]
 
 T = TypeVar("T")
 
@@ -98,6 +99,11 @@ def is_transient(error: Exception) -> bool:
     if isinstance(error, MacpTransportError):
         return error.code in TRANSIENT_CODES or (not error.code and error.status in TRANSIENT_STATUSES)
     return False
+
+
+def may_pass(error: Exception, transport: Transport) -> bool:
+    """Whether to try again on a connection: not while nobody has ever answered there, which is more likely a wrong address."""
+    return transport.reached and is_transient(error)
 
 
 def retried(

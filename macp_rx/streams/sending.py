@@ -14,8 +14,8 @@ from macp.v1.envelope_pb2 import Ack
 from reactivex.internal import noop
 
 from macp_rx.clock import Clock
-from macp_rx.errors import MacpAckError, MacpClosedError, MacpOverflowError, MacpTimeoutError, MacpTransportError
-from macp_rx.streams.retry import Backoff, RetryPolicy, is_transient
+from macp_rx.errors import MacpAckError, MacpClosedError, MacpOverflowError, MacpTimeoutError
+from macp_rx.streams.retry import Backoff, RetryPolicy, may_pass
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Receiver, Transport
 from macp_rx.transport.methods import SEND
@@ -192,10 +192,8 @@ class _Send:
         pass  # behind the answer
 
     def _try_again(self, error: Exception) -> bool:
-        if self._over or self._retry is None or not is_transient(error):
+        if self._over or self._retry is None or not may_pass(error, self._transport):
             return False
-        if isinstance(error, MacpTransportError) and not self._transport.reached:
-            return False  # nobody has ever answered there: more likely a wrong address than an outage
         clock: Clock = self._transport.clock
         if self._backoff is None:
             self._backoff = Backoff(self._retry, clock)

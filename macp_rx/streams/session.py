@@ -28,7 +28,7 @@ from macp_rx.streams.delivery import BUFFER, Delivery
 from macp_rx.streams.ends import Ends
 from macp_rx.streams.retry import MOMENT, RECONNECT, Backoff, RetryPolicy, is_transient
 from macp_rx.streams.source import cold
-from macp_rx.streams.stream import Stream, tell_raised
+from macp_rx.streams.stream import Stream, raise_later, tell_raised
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call, Transport
 from macp_rx.transport.methods import STREAM_SESSION
@@ -609,7 +609,10 @@ class _Following:
         if not self._over:
             self._telemetry.ended()
             self.cancel()
-            self._observer.on_completed()
+            try:
+                self._observer.on_completed()
+            except Exception as error:  # whoever calls us would tell it to an observer that has ended
+                raise_later(self._reading.shared.clock, error)
 
     def _fail(self, error: Exception) -> None:
         if not self._over:

@@ -93,6 +93,7 @@ class _SharedCall(abc.ObserverBase[Accepted]):
             self._weigh()
             if not self._subscribers:
                 self.ended = True
+                self.window.clear()
                 self._subscription.dispose()
 
     def pausing(self, change: int) -> None:

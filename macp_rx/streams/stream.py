@@ -29,6 +29,7 @@ __all__ = [
     "Pull",
     "Stream",
     "on_demand",
+    "raise_later",
     "running",
     "stream",
     "tell_raised",
@@ -302,6 +303,15 @@ def tell_raised(clock: Clock, observer: abc.ObserverBase[T], error: Exception) -
     Not at once: one that has no on_error raises again, and it would be the call that fails.
     """
     clock.run_later(0, partial(observer.on_error, error))
+
+
+def raise_later(clock: Clock, error: Exception) -> None:
+    """Raises what an observer has raised when it heard the end: there is nobody to tell but whoever runs the clock."""
+
+    def fail() -> None:
+        raise error
+
+    clock.run_later(0, fail)
 
 
 class Pausable(Protocol):

@@ -114,3 +114,15 @@ def test_it_needs_a_clock_for_the_chance_in_its_pauses() -> None:
         mo.retry_with_backoff()(rx.never())
     with pytest.raises(MacpSessionError, match="from a Clock"):
         mo.retry_with_backoff(scheduler=ImmediateScheduler())(rx.never())  # type: ignore[arg-type]
+
+
+def test_a_source_that_fails_while_it_is_subscribed_to_is_tried_again(virtual_time: VirtualClock) -> None:
+    """Its pause has begun by the time its subscription comes back, and is not disposed with it."""
+    answers = iter([rx.throw(GONE), rx.throw(GONE), rx.just("a")])
+    source = rx.defer(lambda _scheduler: next(answers))
+    heard: list[str] = []
+    source.pipe(mo.retry_with_backoff(POLICY, scheduler=virtual_time)).subscribe(
+        heard.append, scheduler=ImmediateScheduler()
+    )
+    virtual_time.advance_by(1)
+    assert heard == ["a"]

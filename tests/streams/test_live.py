@@ -9,8 +9,10 @@ from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import SessionState
 
 from macp_rx import DecisionSession, MacpTransportError
+from macp_rx.clock import VirtualClock
 from macp_rx.protocol.policy import build_decision_policy
 from tests.conftest import Connect, Recorder
+from tests.streams.wire import Wire
 
 
 def last(recorder: Recorder) -> Mapping[str, object]:
@@ -79,6 +81,20 @@ def test_a_set_that_is_the_same_is_not_told_again(connect: Connect) -> None:
     client.live_policies().subscribe(other := Recorder())
     other.wait_for(1)
     assert len(recorder.items) == 1
+
+
+def test_a_close_is_silence_while_it_waits_to_watch_again_too(
+    wire: Wire, virtual_time: VirtualClock, no_jitter: None
+) -> None:
+    client = wire.client()
+    client.live_policies().subscribe(recorder := Recorder())
+    virtual_time.advance_by(0)
+    wire.cut()
+    virtual_time.advance_by(0)
+    client.close()
+    virtual_time.advance_by(60)
+    assert len(recorder.items) == 1
+    assert recorder.error is None
 
 
 def test_who_may_not_ask_is_told_once(connect: Connect) -> None:

@@ -14,7 +14,10 @@ from reactivex import operators as ops
 from macp_rx import Accepted, DecisionSession, MacpClient, MacpStreamError, Runtime
 from macp_rx import operators as mo
 from macp_rx.clock import VirtualClock
+from macp_rx.protocol.modes import decision
 from macp_rx.testing import Marbles
+from tests.runtime.conversation import OK, Conversation
+from tests.streams.wire import Wire
 
 
 @pytest.fixture
@@ -176,3 +179,18 @@ def test_a_clients_ids_come_from_its_clock() -> None:
             return [accepted.message_id for accepted in client.history(session.session_id)]
 
     assert ids() == ids()
+
+
+def test_what_a_subscriber_raises_at_the_end_is_not_lost(
+    wire: Wire, talk: Conversation, virtual_time: VirtualClock
+) -> None:
+    """Its stream is over, so nobody is left to be told but whoever runs the clock."""
+
+    def end() -> None:
+        raise ValueError("at the end")
+
+    wire.client().session_events(talk.session_id).subscribe(on_completed=end)
+    talk.say("chair", decision.propose("p1", "one"))
+    assert talk.commit() == OK
+    with pytest.raises(ValueError, match="at the end"):
+        virtual_time.advance_by(1)
