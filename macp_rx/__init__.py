@@ -34,10 +34,10 @@ from macp_rx.session import DecisionSession as DecisionSession
 from macp_rx.session import Outcome as Outcome
 from macp_rx.streams.duplex import MacpStream as MacpStream
 from macp_rx.streams.retry import RetryPolicy as RetryPolicy
-from macp_rx.streams.session import Connection as Connection
 from macp_rx.streams.session import SessionStream as SessionStream
-from macp_rx.streams.session import Status as Status
 from macp_rx.streams.source import rpc_stream as rpc_stream
+from macp_rx.streams.status import Connection as Connection
+from macp_rx.streams.status import Status as Status
 from macp_rx.streams.stream import Stream as Stream
 from macp_rx.streams.stream import stream as stream
 from macp_rx.transport.auth import AuthConfig as AuthConfig

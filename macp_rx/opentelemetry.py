@@ -17,7 +17,7 @@ from macp.v1.envelope_pb2 import Envelope
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpRefusedError, MacpTransportError
 from macp_rx.protocol.messages import Accepted
-from macp_rx.streams.session import Connection
+from macp_rx.streams.status import Connection
 from macp_rx.transport.base import Metadata
 from macp_rx.transport.telemetry import Buffer, ConnectionTelemetry, OnNext
 

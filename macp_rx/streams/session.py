@@ -10,8 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
-from functools import partial
 from math import isfinite
 from typing import Final, Literal
 
@@ -19,15 +17,15 @@ from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import Envelope
 from reactivex import Observable, abc
 from reactivex import operators as ops
-from reactivex.disposable import Disposable, SerialDisposable
+from reactivex.disposable import SerialDisposable
 
-from macp_rx.clock import Clock
 from macp_rx.errors import MacpClosedError, MacpGapError, MacpSessionError, MacpStreamError, MacpTransportError
 from macp_rx.protocol.messages import Accepted
 from macp_rx.streams.delivery import BUFFER, Delivery
 from macp_rx.streams.ends import Ends
 from macp_rx.streams.retry import MOMENT, RECONNECT, Backoff, RetryPolicy, is_transient
 from macp_rx.streams.source import cold
+from macp_rx.streams.status import Connection, Status, Statuses
 from macp_rx.streams.stream import Stream, raise_later, tell_raised
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call, Transport
@@ -36,10 +34,8 @@ from macp_rx.transport.shared import SharedTransport
 from macp_rx.transport.telemetry import CallTelemetry
 
 __all__ = [
-    "Connection",
     "OnGap",
     "SessionStream",
-    "Status",
     "history",
     "session_events",
     "subscribe_frame",
@@ -55,33 +51,6 @@ OnGap = Literal["fail", "continue"]
 """What to do where the server has forgotten history that was not read yet: fail with MacpGapError, or go on behind it."""
 
 
-class Connection(Enum):
-    """What became of the connection behind a session stream."""
-
-    CONNECTED = "connected"
-    CAUGHT_UP = "caught up"
-    LOST = "lost"
-    RECONNECTING = "reconnecting"
-    GAP = "gap"
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Something that happened to the connection behind a session stream, told beside it.
-
-    Attributes:
-        connection: what.
-        sequence: the last sequence that was delivered by then.
-        error: why the connection was lost.
-        missing: how many envelopes a gap has swallowed.
-    """
-
-    connection: Connection
-    sequence: int
-    error: Exception | None = None
-    missing: int = 0
-
-
 class SessionStream(Stream[Accepted]):
     """A stream of what a session accepted, with a side channel that tells of its connection.
 
@@ -91,7 +60,7 @@ class SessionStream(Stream[Accepted]):
         status: where its subscriptions tell of their connections.
     """
 
-    def __init__(self, source: Observable[Accepted], transport: Transport, status: _Statuses) -> None:
+    def __init__(self, source: Observable[Accepted], transport: Transport, status: Statuses) -> None:
         super().__init__(source, transport.clock, can_wait=True)
         self._status = status
         self._transport = transport
@@ -105,33 +74,6 @@ class SessionStream(Stream[Accepted]):
     def status(self) -> Stream[Status]:
         """What happens to the connections of this stream's subscriptions, from now on; never completes."""
         return Stream(Observable(self._status.subscribe), self.clock)
-
-
-class _Statuses:
-    """Who listens to the side channel."""
-
-    __slots__ = ("_clock", "_observers")
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._observers: tuple[abc.ObserverBase[Status], ...] = ()
-
-    def subscribe(
-        self, observer: abc.ObserverBase[Status], scheduler: abc.SchedulerBase | None = None
-    ) -> abc.DisposableBase:
-        self._observers = (*self._observers, observer)
-        return Disposable(partial(self._leave, observer))
-
-    def _leave(self, observer: abc.ObserverBase[Status]) -> None:
-        self._observers = tuple(other for other in self._observers if other is not observer)
-
-    def tell(self, status: Status) -> None:
-        for observer in self._observers:
-            try:
-                observer.on_next(status)
-            except Exception as raised:
-                self._leave(observer)
-                tell_raised(self._clock, observer, raised)
 
 
 # The protocol has no word for the end of a replay. But frames are taken in order, and what answers one comes behind what was said
@@ -220,7 +162,7 @@ class _Reading:
 
     def stream(self) -> SessionStream:
         subscribe_frame(self.session_id, self.after)  # what protobuf refuses is refused here, and not on the I/O thread
-        statuses = _Statuses(self.shared.clock)
+        statuses = Statuses(self.shared.clock)
 
         def start(observer: abc.ObserverBase[Accepted]) -> _Following:
             telemetry = self.shared.telemetry.stream(self.session_id, self.after)
@@ -273,7 +215,7 @@ class _Following:
         self,
         reading: _Reading,
         observer: abc.ObserverBase[Accepted],
-        statuses: _Statuses,
+        statuses: Statuses,
         telemetry: CallTelemetry,
     ) -> None:
         self._reading = reading

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from macp_rx import AuthConfig, DecisionSession, MacpClient
-from macp_rx.streams.session import Connection
+from macp_rx.streams.status import Connection
 from tests.chaos.proxy import Proxy
 from tests.conftest import RealServer, Recorder
 

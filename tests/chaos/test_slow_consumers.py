@@ -13,7 +13,7 @@ import pytest
 
 from macp_rx import AuthConfig, DecisionSession, MacpClient, MacpTransportError
 from macp_rx.protocol.modes import decision
-from macp_rx.streams.session import Connection, Status
+from macp_rx.streams.status import Connection, Status
 from tests.chaos.slow_reader import READERS
 from tests.chaos.talker import ENVELOPES, running_talker
 from tests.conftest import RealServer

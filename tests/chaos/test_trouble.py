@@ -13,7 +13,8 @@ import pytest
 
 from macp_rx import Accepted, AuthConfig, DecisionSession, MacpClient, MacpTransportError, Runtime
 from macp_rx.errors import MacpGapError
-from macp_rx.streams.session import Connection, OnGap, Status
+from macp_rx.streams.session import OnGap
+from macp_rx.streams.status import Connection, Status
 from tests.chaos.conftest import FileServer, Serve, wait_until
 from tests.chaos.proxy import Link, Proxy
 from tests.conftest import Recorder

@@ -28,7 +28,8 @@ from macp_rx.protocol.messages import DECISION, HANDOFF, PROPOSAL
 from macp_rx.protocol.modes import decision, handoff, proposal
 from macp_rx.runtime.kernel import Settings
 from macp_rx.streams.retry import RECONNECT, RetryPolicy
-from macp_rx.streams.session import Connection, SessionStream, Status
+from macp_rx.streams.session import SessionStream
+from macp_rx.streams.status import Connection, Status
 from macp_rx.testing import Marbles
 from tests.conftest import Connect, Recorder
 from tests.runtime.conversation import OK, Conversation
