@@ -11,15 +11,14 @@ from macp.v1 import core_pb2
 from reactivex import abc
 from reactivex.disposable import SerialDisposable
 
-from macp_rx.errors import MacpClosedError, MacpStreamError, MacpTransportError
+from macp_rx.errors import MacpStreamError, MacpTransportError
 from macp_rx.protocol.messages import Accepted
 from macp_rx.streams.ends import TERMINAL, Ends
-from macp_rx.streams.retry import RECONNECT, Backoff, RetryPolicy, may_pass
+from macp_rx.streams.retry import RECONNECT, RetryPolicy
 from macp_rx.streams.session import session_events
-from macp_rx.streams.source import cold
+from macp_rx.streams.source import cold, kept_watching
 from macp_rx.streams.stream import Demand, Stream, tell_raised
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import Call
 from macp_rx.transport.methods import WATCH_SESSIONS
 from macp_rx.transport.shared import SharedTransport
 
@@ -67,7 +66,7 @@ def all_events(
 
     def start(observer: abc.ObserverBase[Accepted]) -> _Following:
         following = _Following(reading, observer)
-        following.open(patient=False)
+        following.watch()
         return following
 
     return Stream(cold(shared, start, reading.name), shared.clock, can_wait=True)
@@ -111,25 +110,28 @@ class _Following:
         self._done: dict[str, None] = {}
         self._outsider = False
         self._first = True
-        self._backoff = Backoff(reading.retry, self._clock)
-        self._watch: Call[core_pb2.WatchSessionsRequest] | None = None
-        self._timer = SerialDisposable()
+        self._watching = SerialDisposable()
         self._over = False
 
-    def open(self, *, patient: bool) -> None:
+    def watch(self) -> None:
         reading = self._reading
-        request = core_pb2.WatchSessionsRequest()
-        self._watch = reading.shared.transport.stream(
-            WATCH_SESSIONS, [request], self, auth=reading.auth, patient=patient
+        sessions = kept_watching(
+            reading.shared,
+            WATCH_SESSIONS,
+            core_pb2.WatchSessionsRequest(),
+            auth=reading.auth,
+            what=reading.name,
+            retry=reading.retry,
+            on_lost=self._lost,
         )
+        self._watching.disposable = sessions.subscribe(self._hear, self._fail)
 
     # The watch: what it says is a hint to look, as it may be told twice, and after a loss begins anew with every session.
 
-    def on_next(self, response: core_pb2.WatchSessionsResponse, /) -> None:
-        if self._backoff.attempts:
-            _log.info("%s: connected again", self._reading.name)
-            self._backoff.reset()
-        self._reading.shared.transport.reached = True
+    def _lost(self) -> None:
+        self._first = False
+
+    def _hear(self, response: core_pb2.WatchSessionsResponse) -> None:
         metadata = response.event.session
         session_id = metadata.session_id
         if not session_id or session_id in self._streams or session_id in self._done:
@@ -145,26 +147,6 @@ class _Following:
         named = self._reading.names(metadata)
         if named or not self._outsider:  # an observer reads all, and nothing but a try tells who is one
             self._follow(session_id, named=named, ended=metadata.state in TERMINAL)
-
-    def on_error(self, error: Exception, /) -> None:
-        self._watch = None
-        self._first = False
-        delay = self._backoff.next() if may_pass(error, self._reading.shared.transport) else None
-        if delay is None:
-            self._fail(error)
-        else:
-            if self._backoff.attempts == 1:
-                _log.warning("%s: connection lost: %s", self._reading.name, error)
-            self._timer.disposable = self._clock.run_later(delay, self._reopen)
-
-    def on_completed(self) -> None:
-        self.on_error(MacpTransportError("UNAVAILABLE", "the server has ended the watch of sessions"))
-
-    def _reopen(self) -> None:
-        try:
-            self.open(patient=True)
-        except MacpClosedError:  # silently, as every call of the client has ended
-            self.cancel()
 
     # Its sessions.
 
@@ -210,9 +192,7 @@ class _Following:
     def cancel(self) -> None:
         if not self._over:
             self._over = True
-            self._timer.dispose()
-            if self._watch is not None:
-                self._watch.cancel()
+            self._watching.dispose()
             for subscription in tuple(self._streams.values()):
                 subscription.dispose()
             self._streams.clear()

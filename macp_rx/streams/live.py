@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Generic, Protocol, TypeVar
 
@@ -13,11 +12,10 @@ from reactivex import Observable, abc
 from reactivex import operators as ops
 from reactivex.disposable import SerialDisposable
 
-from macp_rx.errors import MacpClosedError, MacpTransportError
 from macp_rx.streams.pages import all_pages
 from macp_rx.streams.reply import DEFAULT_TIMEOUT, ask
-from macp_rx.streams.retry import RECONNECT, Backoff, RetryPolicy, may_pass
-from macp_rx.streams.source import cold, watch
+from macp_rx.streams.retry import RECONNECT, may_pass, retried
+from macp_rx.streams.source import cold, kept_watching
 from macp_rx.streams.stream import Stream
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method
@@ -35,8 +33,6 @@ from macp_rx.transport.shared import SharedTransport
 
 __all__ = ["live", "modes", "policies", "roots", "sessions"]
 
-_log = logging.getLogger("macp_rx.streams")
-
 S = TypeVar("S")
 Req = TypeVar("Req", bound=Protobuf)
 Res = TypeVar("Res", bound=Protobuf)
@@ -44,46 +40,30 @@ Res = TypeVar("Res", bound=Protobuf)
 
 def modes(shared: SharedTransport, auth: AuthConfig | None) -> Stream[Mapping[str, core_pb2.ModeDescriptor]]:
     """The modes by name, standards-track and extensions."""
-
-    def listed() -> Observable[Mapping[str, core_pb2.ModeDescriptor]]:
-        standard = _list(shared, auth, LIST_MODES, core_pb2.ListModesRequest(), _modes_of)
-        extensions = _list(shared, auth, LIST_EXT_MODES, core_pb2.ListExtModesRequest(), _modes_of)
-        return rx.zip(standard, extensions).pipe(ops.map(_merged))
-
-    hints = watch(shared, WATCH_MODE_REGISTRY, core_pb2.WatchModeRegistryRequest(), auth=auth, timeout=None)
-    return live(shared, "live modes", listed, hints)
+    standard = _list(shared, auth, LIST_MODES, core_pb2.ListModesRequest(), _modes_of)
+    extensions = _list(shared, auth, LIST_EXT_MODES, core_pb2.ListExtModesRequest(), _modes_of)
+    listed: Observable[Mapping[str, core_pb2.ModeDescriptor]] = rx.zip(standard, extensions).pipe(ops.map(_merged))
+    return live(shared, auth, "live modes", listed, WATCH_MODE_REGISTRY, core_pb2.WatchModeRegistryRequest())
 
 
 def roots(shared: SharedTransport, auth: AuthConfig | None) -> Stream[tuple[core_pb2.Root, ...]]:
     """The coordination roots."""
-
-    def listed() -> Observable[tuple[core_pb2.Root, ...]]:
-        return _list(shared, auth, LIST_ROOTS, core_pb2.ListRootsRequest(), _roots_of)
-
-    hints = watch(shared, WATCH_ROOTS, core_pb2.WatchRootsRequest(), auth=auth, timeout=None)
-    return live(shared, "live roots", listed, hints)
+    listed = _list(shared, auth, LIST_ROOTS, core_pb2.ListRootsRequest(), _roots_of)
+    return live(shared, auth, "live roots", listed, WATCH_ROOTS, core_pb2.WatchRootsRequest())
 
 
 def policies(
     shared: SharedTransport, auth: AuthConfig | None, mode: str
 ) -> Stream[Mapping[str, policy_pb2.PolicyDescriptor]]:
     """The policies by id, those of a mode or all."""
-
-    def listed() -> Observable[Mapping[str, policy_pb2.PolicyDescriptor]]:
-        return _list(shared, auth, LIST_POLICIES, policy_pb2.ListPoliciesRequest(mode=mode), _policies_of)
-
-    hints = watch(shared, WATCH_POLICIES, policy_pb2.WatchPoliciesRequest(), auth=auth, timeout=None)
-    return live(shared, "live policies", listed, hints)
+    listed = _list(shared, auth, LIST_POLICIES, policy_pb2.ListPoliciesRequest(mode=mode), _policies_of)
+    return live(shared, auth, "live policies", listed, WATCH_POLICIES, policy_pb2.WatchPoliciesRequest())
 
 
 def sessions(shared: SharedTransport, auth: AuthConfig | None) -> Stream[Mapping[str, core_pb2.SessionMetadata]]:
     """The sessions in the runtime's memory by id, ended ones too."""
-
-    def listed() -> Observable[Mapping[str, core_pb2.SessionMetadata]]:
-        return all_pages(shared, auth).pipe(ops.to_list(), ops.map(_by_id))
-
-    hints = watch(shared, WATCH_SESSIONS, core_pb2.WatchSessionsRequest(), auth=auth, timeout=None)
-    return live(shared, "live sessions", listed, hints)
+    listed = all_pages(shared, auth).pipe(ops.to_list(), ops.map(_by_id))
+    return live(shared, auth, "live sessions", listed, WATCH_SESSIONS, core_pb2.WatchSessionsRequest())
 
 
 def _list(
@@ -119,10 +99,11 @@ def _by_id(sessions: list[core_pb2.SessionMetadata]) -> Mapping[str, core_pb2.Se
 
 def live(
     shared: SharedTransport,
+    auth: AuthConfig | None,
     what: str,
-    listed: Callable[[], Observable[S]],
-    hints: Observable[object],
-    retry: RetryPolicy = RECONNECT,
+    listed: Observable[S],
+    method: Method[Req, Res],
+    request: Req,
 ) -> Stream[S]:
     """Emits the current set, and then each set that differs from the one before.
 
@@ -135,17 +116,20 @@ def live(
 
     Args:
         shared: what carries it.
+        auth: who asks.
         what: its name in ``client.subscriptions`` and in the log.
         listed: lists the set: one item.
-        hints: the watch.
-        retry: how to reconnect.
+        method: the watch.
+        request: its request.
 
     Errors:
         What the list or the watch fails with for good, such as MacpTransportError with PERMISSION_DENIED.
     """
+    hints = kept_watching(shared, method, request, auth=auth, what=what, retry=RECONNECT)
+    lists = retried(listed, RECONNECT, shared.clock, lambda error: may_pass(error, shared.transport))
 
     def start(observer: abc.ObserverBase[S]) -> _Query[S]:
-        query = _Query(shared, what, observer, listed, hints, retry)
+        query = _Query(observer, lists, hints)
         query.watch()
         return query
 
@@ -153,42 +137,28 @@ def live(
 
 
 class _Query(Generic[S]):
-    """One subscription: at most one list and one watch under way."""
+    """One subscription: at most one list under way."""
 
-    def __init__(
-        self,
-        shared: SharedTransport,
-        what: str,
-        observer: abc.ObserverBase[S],
-        listed: Callable[[], Observable[S]],
-        hints: Observable[object],
-        retry: RetryPolicy,
-    ) -> None:
-        self._shared = shared
-        self._what = what
+    def __init__(self, observer: abc.ObserverBase[S], listed: Observable[S], hints: Observable[object]) -> None:
         self._observer = observer
         self._listed = listed
         self._hints = hints
         self._watching = SerialDisposable()
         self._listing = SerialDisposable()
-        self._backoff = Backoff(retry, shared.clock)
         self._stale = self._lists = self._paused = self._over = False
         self._last: list[S] = []
 
     def watch(self) -> None:
-        self._watching.disposable = self._hints.subscribe(self._hint, self._lost, self._ended)
+        self._watching.disposable = self._hints.subscribe(self._hint, self._fail)
 
     def _hint(self, _event: object) -> None:
-        if self._backoff.attempts:
-            _log.info("%s: connected again", self._what)
-            self._backoff.reset()
         self._stale = True
         self._list()
 
     def _list(self) -> None:
         if self._stale and not (self._lists or self._paused or self._over):
             self._stale, self._lists = False, True
-            self._listing.disposable = self._listed().subscribe(self._take, self._lost)
+            self._listing.disposable = self._listed.subscribe(self._take, self._fail)
 
     def _take(self, current: S) -> None:
         self._lists = False
@@ -197,33 +167,10 @@ class _Query(Generic[S]):
             self._observer.on_next(current)
         self._list()
 
-    def _ended(self) -> None:
-        self._lost(MacpTransportError("UNAVAILABLE", "the server has ended the watch"))
-
-    def _lost(self, error: Exception) -> None:
-        """The watch or the list broke: both begin anew, and the watch's first event is the hint to list."""
-        if self._over:
-            return
-        if (
-            isinstance(error, MacpClosedError) and self._backoff.attempts
-        ):  # silently, as every call of the client has ended
-            self.cancel()
-            return
-        self._listing.disposable = SerialDisposable()
-        self._lists = False
-        self._stale = True
-        delay = self._backoff.next() if may_pass(error, self._shared.transport) else None
-        if delay is None:
+    def _fail(self, error: Exception) -> None:
+        if not self._over:
             self.cancel()
             self._observer.on_error(error)
-        else:
-            if self._backoff.attempts == 1:
-                _log.warning("%s: connection lost: %s", self._what, error)
-            self._watching.disposable = self._shared.clock.run_later(delay, self._again)
-
-    def _again(self) -> None:
-        self.watch()
-        self._list()
 
     # What a source must be able to do.
 

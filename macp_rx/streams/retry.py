@@ -10,7 +10,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, SerialDisposable
 
 from macp_rx.clock import Clock
-from macp_rx.errors import MacpRefusedError, MacpSessionError, MacpTransportError
+from macp_rx.errors import MacpClosedError, MacpRefusedError, MacpSessionError, MacpTransportError
 from macp_rx.transport.base import Transport
 
 __all__ = ["FOR_EVER", "MOMENT", "RECONNECT", "Backoff", "RetryPolicy", "is_transient", "may_pass", "retried"]
@@ -134,6 +134,8 @@ def retried(
             observer.on_next(item)
 
         def on_error(error: Exception) -> None:
+            if isinstance(error, MacpClosedError) and backoff.attempts:
+                return  # silently, as every call of the client has ended
             try:
                 seconds = backoff.next() if when(error) else None
             except Exception as wrong:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
 from google.protobuf.message import Message as Protobuf
 from reactivex import Observable, abc
 from reactivex import operators as ops
+from reactivex.internal import noop
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from macp_rx.clock import Clock, loop_clock
+from macp_rx.errors import MacpTransportError
+from macp_rx.streams.retry import RetryPolicy, may_pass, retried
 from macp_rx.streams.stream import Cancellable, Demand, Stream, on_demand, running
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method
 from macp_rx.transport.grpc import GrpcCall, ResponseStream
 from macp_rx.transport.shared import SharedTransport
 
-__all__ = ["cold", "rpc_stream", "waited_on", "watch"]
+__all__ = ["cold", "kept_watching", "rpc_stream", "waited_on", "watch"]
+
+_log = logging.getLogger("macp_rx.streams")
 
 T = TypeVar("T")
 Req = TypeVar("Req", bound=Protobuf)
@@ -50,6 +56,67 @@ def watch(
         return responses
     # it hands the scheduler of a subscription on, and takes nothing but time
     return responses.derived(ops.take_with_time(timeout, shared.clock)(responses), can_wait=True)
+
+
+def kept_watching(
+    shared: SharedTransport,
+    method: Method[Req, Res],
+    request: Req,
+    *,
+    auth: AuthConfig | None,
+    what: str,
+    retry: RetryPolicy,
+    on_lost: Callable[[], None] = noop,
+) -> Observable[Res]:
+    """A watch that begins again when it breaks, and when the server ends it: so some say that they lag (`protocol.md` 7).
+
+    Each time it begins with what a watch begins with, and what was missed is not told: so what it says is a hint to look.
+
+    Args:
+        shared: what carries it.
+        method: which RPC.
+        request: its request.
+        auth: who is calling.
+        what: its name in the log.
+        retry: how to reconnect.
+        on_lost: called when it breaks, each time.
+
+    Errors:
+        MacpTransportError: it failed for good.
+    """
+    responses = watch(shared, method, request, auth=auth, timeout=None)
+
+    def unending(observer: abc.ObserverBase[Res], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        def ended() -> None:
+            observer.on_error(MacpTransportError("UNAVAILABLE", "the server has ended the watch", method=method.path))
+
+        return responses.subscribe(observer.on_next, observer.on_error, ended, scheduler=scheduler)
+
+    def subscribe(observer: abc.ObserverBase[Res], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        lost = False
+
+        def hear(response: Res) -> None:
+            nonlocal lost
+            shared.transport.reached = True
+            if lost:
+                lost = False
+                _log.info("%s: connected again", what)
+            observer.on_next(response)
+
+        def lose(error: Exception) -> bool:
+            nonlocal lost
+            if not may_pass(error, shared.transport):
+                return False
+            if not lost:
+                lost = True
+                _log.warning("%s: connection lost: %s", what, error)
+            on_lost()
+            return True
+
+        endless: Observable[Res] = Observable(unending)
+        return retried(endless, retry, shared.clock, lose).subscribe(hear, observer.on_error, scheduler=scheduler)
+
+    return Observable(subscribe)
 
 
 def cold(shared: SharedTransport, start: Callable[[abc.ObserverBase[T]], Cancellable], what: str = "") -> Observable[T]:
