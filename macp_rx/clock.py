@@ -1,7 +1,8 @@
 """Time is a scheduler: real on an asyncio loop, virtual over an integer.
 
 A `Clock` is everything in a run that is not a function of its input: time, ids and jitter come from here and from nowhere
-else, so that under a `VirtualClock` a whole run — client, transport, runtime, agents — is a function of its seed.
+else, so that under a `VirtualClock` a whole run — client, transport, runtime, agents — is a function of its seed. Only an
+envelope that is made by hand, with `macp_rx.envelope`, has another id and time unless it is given one.
 """
 
 from __future__ import annotations

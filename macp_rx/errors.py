@@ -162,7 +162,8 @@ class MacpTransportError(MacpError):
         status: name of the gRPC status, such as ``UNAVAILABLE``.
         message: the status message.
         code: MACP code from the ``macp-error-code`` trailer, or ``""`` where the runtime never saw the call.
-        details: raw bytes of the ``macp-error-details-bin`` trailer.
+        details: raw bytes of the ``macp-error-details-bin`` trailer; the one thing that runtimes say in it is decoded as
+            ``lowest_available_sequence``.
         trailing_metadata: all trailers, as (key, value) pairs.
         method: full gRPC method name, such as ``/macp.v1.MACPRuntimeService/GetSession``.
     """

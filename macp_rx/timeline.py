@@ -10,12 +10,15 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import Enum
+from math import isnan
 from typing import Any, Final, TypeVar, cast
 
 from google.protobuf import symbol_database
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Protobuf
+from immutables import Map
 from macp.v1.envelope_pb2 import Envelope
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable
@@ -50,7 +53,7 @@ class Next:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Failed:
-    """The end by an error; equal to another of the same type with the same arguments.
+    """The end by an error; equal to another of the same type with the same arguments and attributes.
 
     Attributes:
         error: the error.
@@ -74,20 +77,31 @@ Notification = Next | Failed | Completed
 
 
 def exactly_equal(one: object, other: object) -> bool:
-    """Equality that does not take True for 1, nor an error for another with the same text."""
+    """Equality that does not take True for 1, nor an error for another with the same text; not a number is itself."""
     if type(one) is not type(other):
         return False
+    if isinstance(one, float):
+        return one == other or (isnan(one) and isnan(cast("float", other)))
     if isinstance(one, Exception):
-        return exactly_equal(one.args, cast("Exception", other).args)
+        return exactly_equal(one.args, cast("Exception", other).args) and exactly_equal(vars(one), vars(other))
     if isinstance(one, list | tuple):
         items, others = cast("tuple[object, ...]", one), cast("tuple[object, ...]", other)
         return len(items) == len(others) and all(map(exactly_equal, items, others))
-    if isinstance(one, dict):
-        entries, counterparts = cast("dict[object, object]", one), cast("dict[object, object]", other)
-        return entries.keys() == counterparts.keys() and all(
+    if isinstance(one, Mapping):
+        entries, counterparts = cast("Mapping[object, object]", one), cast("Mapping[object, object]", other)
+        return _typed(entries) == _typed(counterparts) and all(
             exactly_equal(value, counterparts[key]) for key, value in entries.items()
         )
+    if isinstance(one, set | frozenset):
+        return _typed(cast("set[object]", one)) == _typed(cast("set[object]", other))
+    if dataclasses.is_dataclass(one) and not isinstance(one, type):
+        compared = (item.name for item in dataclasses.fields(one) if item.compare)
+        return one == other and all(exactly_equal(getattr(one, name), getattr(other, name)) for name in compared)
     return one == other
+
+
+def _typed(members: Iterable[object]) -> set[tuple[type, object]]:
+    return {(type(member), member) for member in members}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +138,8 @@ class Span:
 class Timeline:
     """What happened when: events in the order in which they came, and subscriptions.
 
-    ``str()`` is marble text, one line a lane, and `Timeline.parse` reads it back; `to_json_lines` is the same value as a file.
+    ``str()`` is marble text, one line a lane, and `Timeline.parse` reads it back, unless there is a value in it that JSON cannot
+    say, which is shown as its repr; `to_json_lines` is the same value as a file.
 
     Attributes:
         events: the notifications.
@@ -286,22 +301,37 @@ class Recorder:
 
 
 def to_json(value: object) -> object:
-    """A value as JSON that `from_json` reads back exactly: literals, bytes, tuples, protobuf messages, `Accepted`, errors, and
-    the dataclasses and enums of macp_rx.
+    """A value as JSON that `from_json` reads back exactly: literals, bytes, times, tuples, sets, maps, protobuf messages,
+    `Accepted`, errors, and the dataclasses, named tuples and enums of macp_rx.
 
     Raises:
         MacpSessionError: something else.
     """
+    cls = type(value)
     match value:
         case None | bool() | int() | float() | str():
-            return value if not isinstance(value, Enum) else {"@": _path(type(value)), "name": value.name}
+            return value if not isinstance(value, Enum) else {"@": _path(cls), "name": value.name}
+        case datetime():
+            return {"@": "datetime", "iso": value.isoformat()}
+        case timedelta():
+            return {"@": "timedelta", "us": value // timedelta(microseconds=1)}
         case list():
             return [to_json(item) for item in cast("list[object]", value)]
+        case tuple() if "_fields" in vars(cls):
+            members = dict(zip(vars(cls)["_fields"], cast("tuple[object, ...]", value), strict=True))
+            return {"@": _path(cls), "fields": {name: to_json(member) for name, member in members.items()}}
         case tuple():
             return {"@": "tuple", "items": [to_json(item) for item in cast("tuple[object, ...]", value)]}
+        case set() | frozenset():
+            items = [to_json(item) for item in cast("set[object]", value)]
+            # a set has no order of its own, but one that the seed of hashes decides
+            return {"@": cls.__name__, "items": sorted(items, key=json.dumps)}
         case dict():
             entries = cast("dict[object, object]", value)
             return {"@": "dict", "items": [[to_json(key), to_json(item)] for key, item in entries.items()]}
+        case Map():
+            pairs = [[to_json(key), to_json(item)] for key, item in cast("Map[object, object]", value).items()]
+            return {"@": "map", "items": sorted(pairs, key=json.dumps)}
         case bytes():
             return {"@": "bytes", "base64": base64.b64encode(value).decode()}
         case Accepted():
@@ -310,14 +340,14 @@ def to_json(value: object) -> object:
             return {"@": value.DESCRIPTOR.full_name, "message": _message_to_json(value)}
         case Exception():
             carried = {"attributes": to_json(vars(value))} if vars(value) else {}  # beside its text, such as an Ack
-            return {"@": "error", "type": _path(type(value)), "args": to_json(list(value.args)), **carried}
+            return {"@": "error", "type": _path(cls), "args": to_json(list(value.args)), **carried}
         case Enum():
-            return {"@": _path(type(value)), "name": value.name}
+            return {"@": _path(cls), "name": value.name}
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             fields = {item.name: to_json(getattr(value, item.name)) for item in dataclasses.fields(value)}
-            return {"@": _path(type(value)), "fields": fields}
+            return {"@": _path(cls), "fields": fields}
         case _:
-            raise MacpSessionError(f"a {type(value).__qualname__} cannot be written into a timeline: {value!r}")
+            raise MacpSessionError(f"a {cls.__qualname__} cannot be written into a timeline: {value!r}")
 
 
 def from_json(value: object) -> Any:
@@ -328,8 +358,18 @@ def from_json(value: object) -> Any:
         return value
     found = cast("dict[str, Any]", value)
     match found["@"]:
-        case "tuple":
-            return tuple(from_json(item) for item in found["items"])
+        case "tuple" | "set" | "frozenset" as name:
+            return {"tuple": tuple, "set": set, "frozenset": frozenset}[name](
+                from_json(item) for item in found["items"]
+            )
+        case "map":
+            return Map((from_json(key), from_json(item)) for key, item in found["items"])
+        case "datetime":
+            return datetime.fromisoformat(found["iso"])
+        case "timedelta":
+            return timedelta(microseconds=found["us"])
+        case "text":
+            raise MacpSessionError(f"only the text of this value was kept: {found['text']}")
         case "dict":
             return {from_json(key): from_json(item) for key, item in found["items"]}
         case "bytes":
@@ -431,10 +471,19 @@ class _Names:
         lines: list[str] = []
         for what, name in self._known:
             if isinstance(what, Failed):
-                lines.append(f"{name} = # {json.dumps(to_json(what.error), ensure_ascii=False)}")
+                lines.append(f"{name} = # {_legible(what.error)}")
             elif isinstance(what, Next) and what.value != name:
-                lines.append(f"{name} = {json.dumps(to_json(what.value), ensure_ascii=False)}")
+                lines.append(f"{name} = {_legible(what.value)}")
         return lines
+
+
+def _legible(value: object) -> str:
+    """A value as JSON, or, of one that has none, its text: to be shown it need not be read back."""
+    try:
+        written = to_json(value)
+    except MacpSessionError:
+        written = {"@": "text", "text": repr(value)}
+    return json.dumps(written, ensure_ascii=False)
 
 
 def _letters() -> Iterator[str]:

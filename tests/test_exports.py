@@ -113,6 +113,12 @@ def test_the_package_exports_what_is_listed_here() -> None:
     assert sorted(names(macp_rx)) == sorted(PUBLIC)
 
 
+def test_a_star_imports_what_is_listed_here() -> None:
+    brought: dict[str, object] = {}
+    exec("from macp_rx import *", brought)
+    assert sorted(brought.keys() - {"__builtins__"}) == sorted(PUBLIC)
+
+
 def test_the_operators_are_what_is_listed_here() -> None:
     assert sorted(names(operators)) == sorted(OPERATORS)
 
@@ -125,8 +131,10 @@ def test_importing_the_package_brings_neither_the_command_line_nor_the_tests() -
 
 def test_both_sdks_live_in_one_process() -> None:
     """The messages are the classes of macp-proto, the same ones as macp-sdk-python's: no second descriptor pool entry."""
+    import macp_sdk
     from macp.v1 import envelope_pb2
 
+    assert macp_sdk.MacpClient is not macp_rx.MacpClient
     assert macp_rx.build_envelope(
         mode="m", message_type="t", session_id=macp_rx.new_session_id(), payload=b""
     ).__class__ is (envelope_pb2.Envelope)

@@ -8,27 +8,36 @@ import pytest
 import reactivex as rx
 from hypothesis import given
 from hypothesis import strategies as st
+from immutables import Map
 from macp.modes.decision.v1.decision_pb2 import VotePayload
 from macp.v1.envelope_pb2 import Ack, Envelope, MACPError
 from reactivex import operators as ops
 
 from macp_rx import (
     Accepted,
+    DecisionSession,
     MacpAckError,
+    MacpClient,
     MacpIdentityMismatchError,
     MacpSessionError,
     MacpStreamError,
     MacpTimeoutError,
     MacpTransportError,
+    Runtime,
 )
 from macp_rx import operators as mo
 from macp_rx.clock import VirtualClock
+from macp_rx.protocol.modes import decision
 from macp_rx.timeline import Completed, Event, Failed, Next, Recorder, Span, Timeline, exactly_equal
 
+hashable = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(max_size=5) | st.datetimes()
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(max_size=5),
+    hashable | st.timedeltas() | st.frozensets(hashable, max_size=3) | st.sets(hashable, max_size=3),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(hashable, inner, max_size=3)
+        | st.builds(Map, st.dictionaries(hashable, inner, max_size=3))
     ),
     max_leaves=4,
 )
@@ -71,6 +80,12 @@ def test_equality_is_exact() -> None:
     assert Failed(ValueError("x")) == Failed(ValueError("x"))
     assert Failed(ValueError("x")) != Failed(TypeError("x"))
     assert Failed(ValueError("x")) != Failed(ValueError("y"))
+    assert Failed(MacpTransportError("NOT_FOUND", "m")) != Failed(MacpTransportError("UNAVAILABLE", "m"))
+    assert Next(mo.Count(1)) != Next(mo.Count(True))
+    assert Next({1}) != Next({True})
+    assert Next({1: "a"}) != Next({True: "a"})
+    assert Next(Map({"a": 1})) != Next(Map({"a": True}))
+    assert Next(float("nan")) == Next(float("nan"))
     assert exactly_equal({"a": (1,)}, {"a": (1,)})
     assert not exactly_equal({"a": (1,)}, {"a": [1]})
 
@@ -107,6 +122,7 @@ def test_what_macp_rx_emits_can_be_stored() -> None:
             Event(1000, "a", Next(VotePayload(proposal_id="p1"))),
             Event(2000, "a", Next(verdict)),
             Event(3000, "a", Next(mo.UNDECIDED)),
+            Event(3500, "a", Next(mo.Tally(Map({"p1": mo.Count(2, 1)})))),
             Event(4000, "a", Failed(MacpSessionError("no"))),
         )
     )
@@ -190,6 +206,30 @@ def test_a_broken_line_is_named() -> None:
         Timeline.from_json_lines('{"time":0,"lane":"a","completed":true}\n{"time":')
     with pytest.raises(MacpSessionError, match="no lane"):
         Timeline.parse("what is this")
+
+
+def test_what_cannot_be_stored_is_shown_all_the_same() -> None:
+    drawn = str(Timeline((Event(0, "a", Next(slice(1))),)))
+    assert drawn.splitlines() == ["a : a", 'a = {"@": "text", "text": "slice(None, 1, None)"}']
+    with pytest.raises(MacpSessionError, match="only the text"):
+        Timeline.parse(drawn)
+
+
+def test_the_states_of_a_session_can_be_stored(macp_runtime: Runtime, virtual_time: VirtualClock) -> None:
+    session = DecisionSession(MacpClient.embedded(agent="chair", runtime=macp_runtime))
+    session.start(intent="states", participants=["chair"], ttl_ms=60_000)
+    recorder = Recorder(virtual_time)
+    recorder.record(session.events.pipe(mo.states(decision)), "states")
+    recorder.record(session.events.pipe(mo.tally()), "tally")
+    session.propose("p1", "one")
+    session.evaluate("p1", "APPROVE", confidence=0.5)
+    session.vote("p1", "APPROVE")
+    session.commit(action="a.b", authority_scope="test", reason="because")
+    virtual_time.run_until_idle()
+    recorded = recorder.timeline
+    assert len(recorded.lane("states").events) > 3
+    assert Timeline.from_json_lines(recorded.to_json_lines()) == recorded
+    assert Timeline.parse(str(recorded)) == recorded
 
 
 def test_what_cannot_be_stored_says_so() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import secrets
 import sys
 import threading
 import time
@@ -13,7 +15,7 @@ from threading import get_ident
 from typing import Any, Final
 from unittest.mock import patch
 
-from reactivex.scheduler import TimeoutScheduler
+from reactivex.scheduler import TimeoutScheduler, TrampolineScheduler
 
 from macp_rx.clock import VirtualClock
 
@@ -22,18 +24,27 @@ __all__ = ["GuardedClock", "only_virtual_time"]
 _FORBIDDEN: Final[tuple[tuple[object, str], ...]] = (
     *(
         (time, name)
-        for name in ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "sleep")
+        for name in (
+            *("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "sleep"),
+            *("process_time", "process_time_ns", "thread_time", "thread_time_ns"),
+        )
     ),
     *((uuid, name) for name in ("uuid1", "uuid4")),
+    (os, "urandom"),
+    *((secrets, name) for name in ("choice", "randbelow", "randbits", "token_bytes", "token_hex", "token_urlsafe")),
     *((random, name) for name in random.__all__ if name[0].islower() and name not in ("seed", "getstate", "setstate")),
     (TimeoutScheduler, "singleton"),  # what RxPY's timed operators fall back to: a thread per timer
+    (TrampolineScheduler, "schedule_relative"),  # which really waits: subscribing only ever schedules there for now
     (threading.Thread, "start"),  # and with it every scheduler of RxPY that has threads
 )
 
 
 @contextmanager
 def only_virtual_time() -> Generator[None]:
-    """Makes the clocks of the system, ``uuid4``, ``random`` and new threads raise, so that a run depends on its seed alone.
+    """Makes the clocks of `time`, ids, chance, real waits and new threads raise, so that a run depends on its seed alone.
+
+    What Python does not let anybody replace gets through: ``datetime.now``, ``random.Random()``, and what was imported by name
+    before, as in ``from time import time``.
 
     On the calling thread: other threads, such as the loop of a server beside the test, need their clocks. And not for
     `logging` and OpenTelemetry, since the time on a log line and the id of a span are no part of a result.

@@ -13,7 +13,7 @@ from reactivex import Observable, abc
 
 from macp_rx.clock import VirtualClock
 from macp_rx.errors import MacpSessionError
-from macp_rx.marbles import FRAME, Mark, parse, written
+from macp_rx.marbles import FRAME, Mark, draw, finest, parse, written
 from macp_rx.testing.expectation import difference
 from macp_rx.testing.sources import MarbleSource, Scheduled, scheduled
 from macp_rx.timeline import Completed, Failed, Next
@@ -241,10 +241,16 @@ class ExpectedSubscriptions:
             actual = [(span.subscribed, span.disposed) for span in self._source.subscriptions]
             if actual == expected:
                 return None
-            drawn = [f"  expected  {_drawn(span)}" for span in expected] + [
-                f"  actual    {_drawn(span)}" for span in actual
-            ]
-            return "\n".join([f"subscriptions to {self._source.name}", *drawn])
+            lanes = [_marks(span) for span in [*expected, *actual]]
+            drawn = draw(lanes, frame=finest(mark.time for lane in lanes for mark in lane))
+            names = ["expected"] * len(expected) + ["actual  "] * len(actual)
+            rows = zip(names, drawn, [*expected, *actual], strict=True)
+            return "\n".join(
+                [
+                    f"subscriptions to {self._source.name}",
+                    *(f"{name}  {lane}   {_told(span)}" for name, lane, span in rows),
+                ]
+            )
 
         self._marbles.check(check)
 
@@ -256,6 +262,11 @@ def _span(text: str, frame: int) -> tuple[int, int | None]:
     return marks["^"], marks.get("!")
 
 
-def _drawn(span: tuple[int, int | None]) -> str:
+def _marks(span: tuple[int, int | None]) -> list[Mark]:
+    begin, end = span
+    return [Mark(begin, "^"), *([] if end is None else [Mark(end, "!")])]
+
+
+def _told(span: tuple[int, int | None]) -> str:
     begin, end = span
     return f"from {written(begin)} to {'the end' if end is None else written(end)}"

@@ -250,6 +250,7 @@ def check_complete(talk: Talk) -> None:
         assert reader.accepted == expected
 
 
+@pytest.mark.server
 def test_nothing_is_lost_and_nothing_comes_twice(serve: Serve, seed: int, points: int) -> None:
     server = serve(MACP_COMPACT_TERMINAL_LOGS="0", MACP_SHUTDOWN_DRAIN_SECS="0")
     with survived(server.target, seed, points, server, cut_sends=False) as talk:
@@ -258,6 +259,7 @@ def test_nothing_is_lost_and_nothing_comes_twice(serve: Serve, seed: int, points
         check_outcomes(talk)
 
 
+@pytest.mark.server
 def test_nothing_comes_twice_where_sends_are_cut_too(serve: Serve, seed: int, points: int) -> None:
     server = serve(MACP_MEMORY_ONLY="1")
     with survived(server.target, seed, points // 4) as talk:
@@ -266,6 +268,7 @@ def test_nothing_comes_twice_where_sends_are_cut_too(serve: Serve, seed: int, po
         check_outcomes(talk)
 
 
+@pytest.mark.server
 def test_what_a_server_has_never_told_is_found_out(serve: Serve, seed: int, points: int) -> None:
     """A stream that says it is whole is whole, and one that is not says so: with files and restarts, and sends cut too.
 
@@ -283,6 +286,7 @@ def test_what_a_server_has_never_told_is_found_out(serve: Serve, seed: int, poin
         check_outcomes(talk)
 
 
+@pytest.mark.server
 def test_what_a_server_has_forgotten_is_told(serve: Serve, seed: int, points: int) -> None:
     server = serve(MACP_SHUTDOWN_DRAIN_SECS="0")
     with survived(server.target, seed, points, server, cut_sends=False) as talk:

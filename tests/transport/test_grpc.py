@@ -51,7 +51,7 @@ def test_a_thousand_streams_on_one_client_and_unary_calls_beside_them(
         session.start(intent="a thousand", participants=["chair"], ttl_ms=60_000)
         heard = [Recorder() for _ in range(1000)]
         for recorder in heard:
-            session.events.subscribe(recorder)
+            client.session_events(session.session_id).subscribe(recorder)  # a call each; session.events shares one
         for recorder in heard:
             recorder.wait_for(1)
         session.propose("p1", "one")  # the server allows 128 streams on a connection; past that this would hang
