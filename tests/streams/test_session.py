@@ -8,10 +8,11 @@ import sys
 import pytest
 from macp.modes.decision.v1.decision_pb2 import ProposalPayload, VotePayload
 from macp.v1.core_pb2 import WatchSessionsResponse
+from macp.v1.envelope_pb2 import SessionState
 from reactivex import Observable
 from reactivex import operators as ops
 
-from macp_rx import Accepted, DecisionSession, MacpClient, MacpStreamError, Runtime
+from macp_rx import Accepted, DecisionSession, MacpClient, MacpStreamError, Runtime, build_envelope, serialize_message
 from macp_rx import operators as mo
 from macp_rx.clock import VirtualClock
 from macp_rx.protocol.modes import decision
@@ -76,6 +77,53 @@ def test_a_reader_that_falls_behind_has_everything_once(macp_runtime: Runtime) -
         sent += [session.commit(action="decision.approved", authority_scope="test", reason="because").message_id]
         assert sent == [sent[0], *(accepted.envelope.message_id for accepted in reading)]
         assert told[:4] == ["connected", "caught up", "lost", "reconnecting"]
+
+
+def test_who_shares_a_call_and_comes_late_has_it_all(marbles: Marbles, session: DecisionSession) -> None:
+    say(marbles, "-p-v-C", session)
+    marbles.expect(kinds(session.events), "^").to_be("S p-v-(C |)")
+    marbles.expect(kinds(session.events), "--^").to_be("--(S p)v-(C |)")
+    marbles.expect(kinds(session.events), "^--!").to_be("S p-")
+
+
+def test_all_events_follow_every_session_as_it_appears(marbles: Marbles, session: DecisionSession) -> None:
+    other = DecisionSession(session._client)
+    start = {"s": lambda: other.rx.start(intent="another", participants=["chair"], ttl_ms=60_000).subscribe()}
+    marbles.act("---s", start)
+    say(marbles, "-p---v-C", session)
+    marbles.expect(kinds(session._client.all_events()), "^---------!").to_be("S p-S-v-C--")
+
+
+def test_both_directions_are_one_stream(marbles: Marbles, session: DecisionSession) -> None:
+    """What is said on it comes back when it was accepted, like what others say; completion half-closes it."""
+    stream = session.open_stream()
+    proposal = decision.propose("p1", "one")
+    envelope = build_envelope(
+        mode=session.mode,
+        message_type=proposal.message_type,
+        session_id=session.session_id,
+        payload=serialize_message(proposal.payload),
+        message_id="m1",
+    )
+    marbles.act("-p---|", {"p": lambda: stream.on_next(envelope), "|": stream.on_completed})
+    say(marbles, "---v", session)
+    letters = {"SessionStart": "S", "Proposal": "p", "Vote": "v"}
+    marbles.expect(stream.pipe(ops.map(lambda one: letters[one.message_type]))).to_be("S p-v-|")
+
+
+def test_a_list_in_pages_is_one_stream(marbles: Marbles, session: DecisionSession) -> None:
+    for _ in range(4):
+        DecisionSession(session._client).start(intent="many", participants=["chair"], ttl_ms=60_000)
+    listed = session._client.list_sessions(page_size=2).pipe(ops.map(lambda _metadata: "s"))
+    marbles.expect(listed).to_be("(s s s s s |)")
+
+
+def test_a_live_query_tells_each_set_that_differs(marbles: Marbles, session: DecisionSession) -> None:
+    say(marbles, "--p-X", session)  # a message changes nothing in the set
+    states = session._client.live_sessions().pipe(
+        ops.map(lambda found: SessionState.Name(found[session.session_id].state).removeprefix("SESSION_STATE_"))
+    )
+    marbles.expect(states, "^------!").to_be("OPEN---CANCELLED--")
 
 
 def test_the_outcome_is_one_value(marbles: Marbles, session: DecisionSession) -> None:
