@@ -19,6 +19,7 @@ from macp_rx.errors import MacpError, MacpRefusedError, MacpSessionError
 from macp_rx.protocol.receipt import ReceiptSigner
 from macp_rx.runtime import Runtime, Settings, Tls, dev_identity, static_tokens
 from macp_rx.runtime.identity import Identify
+from macp_rx.runtime.service import host_of
 
 __all__ = ["serve"]
 
@@ -213,6 +214,8 @@ def serve(
     """
     policies = list(_policies(policies_dir)) if policies_dir else []
     if policies_dry_run:
+        if policies_dir is None:
+            raise MacpSessionError("--policies-dry-run needs --policies-dir")
         Runtime(policies=policies).close()
         Console().print(f"{len(policies)} policies are fit")
         return
@@ -268,8 +271,7 @@ def _identify(tokens: Path | None) -> Identify:
 
 def _check_exposure(bind: str, tls: Tls | None, identify: Identify, *, allow_insecure: bool) -> None:
     """Beyond this machine a port needs TLS, and tokens that not everybody can make up."""
-    host = bind.rpartition(":")[0]
-    if is_loopback(host) or allow_insecure:
+    if is_loopback(host_of(bind)) or allow_insecure:
         return
     lacking = [
         what

@@ -7,6 +7,7 @@ buffers are (`protocol.md` 6.5, 7), and running over ends it.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ class History:
     forgotten: int = 0
 
 
-class Feed(Generic[T_co]):
+class Feed(ABC, Generic[T_co]):
     """The server's side of one streaming call.
 
     Attributes:
@@ -53,9 +54,9 @@ class Feed(Generic[T_co]):
         self.error: MacpRefusedError | None = None
         self.wake: Callable[[], None] = _nothing
 
+    @abstractmethod
     def take(self) -> T_co | None:
         """The next response, if there is one now."""
-        raise NotImplementedError
 
     def end(self, error: MacpRefusedError | None = None) -> None:
         """Ends the call, with OK or an error. Only the first end counts."""

@@ -103,6 +103,9 @@ class Settings:
         runtime_id: who issues its decision receipts.
         signer: signs them; None leaves them unsigned.
         retired_keys: JSON Web Key Set of the keys that no longer sign.
+
+    Raises:
+        MacpSessionError: ``retired_keys`` is what `public_jwks` refuses: told at the start, and not to whoever asks for the keys.
     """
 
     max_payload_bytes: int = 1_048_576
@@ -116,6 +119,10 @@ class Settings:
     runtime_id: str = RUNTIME_NAME
     signer: ReceiptSigner | None = None
     retired_keys: str = ""
+
+    def __post_init__(self) -> None:
+        if self.retired_keys:
+            public_jwks(self.signer, self.retired_keys)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,8 +74,8 @@ class Runtime:
     ) -> None:
         self._release: Callable[[], None] = _nothing
         settings = settings or Settings()
-        self._store = SqliteStore(store) if isinstance(store, str | Path) else store
         self._state = kernel.with_policies(kernel.State(settings), policies)
+        self._store = SqliteStore(store) if isinstance(store, str | Path) else store
         self._identify = identify
         self._rates = Rates(settings.starts_per_minute, settings.messages_per_minute)
         self._histories: dict[str, History] = {}
@@ -112,6 +112,8 @@ class Runtime:
             drain: seconds that calls under way get when the server closes, before they end with UNAVAILABLE.
 
         Raises:
+            MacpSessionError: ``bind`` is not of that form.
+            MacpError: the runtime is on a virtual clock.
             OSError: the port cannot be bound.
         """
         server = Server(self, bind, tls=tls, drain=drain)

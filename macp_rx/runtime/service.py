@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -18,7 +19,7 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from macp.v1 import core_pb2
 
 from macp_rx.clock import LoopClock
-from macp_rx.errors import GRPC_STATUS, MacpError, MacpRefusedError
+from macp_rx.errors import GRPC_STATUS, MacpError, MacpRefusedError, MacpSessionError
 from macp_rx.protocol.wire import parse
 from macp_rx.runtime.identity import Caller
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from macp_rx.runtime.feeds import Feed
     from macp_rx.runtime.runtime import Runtime
 
-__all__ = ["Server", "Tls"]
+__all__ = ["Server", "Tls", "host_of"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -43,6 +44,25 @@ LONGEST_DETAIL: Final = 1_000
 """A status message travels in a header, and a header of more than 8 kB breaks the call: a long id is cut in it."""
 LAST_WORDS: Final = 2.0
 """Seconds in which streams that a closing server ends can still tell their clients so."""
+
+_BIND: Final = re.compile(r"(\[[^\[\]]+\]|[^\[\]:/]+):([0-9]{1,5})")
+
+
+def host_of(bind: str) -> str:
+    """The host of ``host:port``, an IPv6 address with its brackets.
+
+    gRPC itself takes what is not of that form, and listens elsewhere: on 443 without a port, on 34463 for 99999 (measured).
+
+    Raises:
+        MacpSessionError: it is not of that form.
+    """
+    parts = _BIND.fullmatch(bind)
+    if parts is None or int(parts[2]) > 65_535:
+        raise MacpSessionError(
+            f"cannot listen on {bind!r}: it must be host:port, the port from 0 to 65535, such as 127.0.0.1:50051, "
+            "[::1]:0, or 0.0.0.0:50051 for every address of this machine"
+        )
+    return parts[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +94,21 @@ class Server:
         bind: ``host:port``.
         tls: its certificate; None is plaintext.
         drain: seconds that calls under way get when it closes.
+
+    Raises:
+        MacpSessionError: ``bind`` is not of that form.
+        MacpError: the runtime is on a virtual clock.
+        OSError: the port cannot be bound.
     """
 
     def __init__(self, runtime: Runtime, bind: str, *, tls: Tls | None = None, drain: float = 0) -> None:
-        clock = runtime.clock
+        host, clock = host_of(bind), runtime.clock
         if not isinstance(clock, LoopClock):
             raise MacpError("a port needs real time: this runtime is on a virtual clock, so use MacpClient.embedded")
         self._clock = clock
         self._drain = drain
         self._service = _Service(runtime)
         self._server: grpc.aio.Server | None = None
-        host = bind.rpartition(":")[0]
         self.target: str = f"{host}:{self._on_loop(self._start(bind, tls))}"
         """Where clients reach it, ``host:port``."""
 
@@ -103,7 +127,7 @@ class Server:
         """Closes it."""
         self.close()
 
-    def _on_loop(self, work: Any) -> Any:
+    def _on_loop(self, work: Coroutine[Any, Any, T]) -> T:
         if self._clock.on_own_thread():
             work.close()
             raise MacpError("open and close a server outside the runtime's own thread")
