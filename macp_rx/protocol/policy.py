@@ -40,7 +40,7 @@ __all__ = [
     "build_quorum_policy",
     "build_task_policy",
     "check_content",
-    "denied",
+    "permit",
     "policy_from",
 ]
 
@@ -641,9 +641,11 @@ def _group(cls: Any, given: Mapping[str, object]) -> Any:
 ALGORITHMS: Final = ("none", "majority", "supermajority", "unanimous", "weighted", "plurality")
 
 
-def denied(denials: Iterable[Denial]) -> MacpRefusedError:
-    """The refusal POLICY_DENIED, with its reasons as the protocol carries them (`protocol.md` 5.6)."""
+def permit(denials: Iterable[Denial]) -> None:
+    """Raises POLICY_DENIED with these reasons, as the protocol carries them (`protocol.md` 5.6); nothing where there are none."""
     found = tuple(denials)
+    if not found:
+        return
     entries = [
         {
             "code": one.code,
@@ -654,7 +656,7 @@ def denied(denials: Iterable[Denial]) -> MacpRefusedError:
     ]
     reasons = [one.message for one in found]
     details = json.dumps({"denials": entries, "reasons": reasons}, separators=(",", ":"), ensure_ascii=False).encode()
-    return MacpRefusedError("POLICY_DENIED", "; ".join(reasons), details)
+    raise MacpRefusedError("POLICY_DENIED", "; ".join(reasons), details)
 
 
 # Built in: always there, neither replaced nor removed (`protocol.md` 5.5).

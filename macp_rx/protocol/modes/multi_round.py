@@ -14,7 +14,8 @@ from macp.v1.envelope_pb2 import Envelope
 from macp_rx.protocol.binding import Binding, Instant
 from macp_rx.protocol.commitment import decode_commitment
 from macp_rx.protocol.messages import MULTI_ROUND, Message
-from macp_rx.protocol.modes.rules import initiator_commits, invalid, need_roster
+from macp_rx.protocol.modes.rules import initiator_commits, need_roster
+from macp_rx.protocol.refusals import invalid
 from macp_rx.protocol.strict_json import as_json_text
 from macp_rx.protocol.validation import validate_required_field
 from macp_rx.protocol.wire import parse

@@ -16,8 +16,9 @@ from macp_rx.protocol.binding import Binding, Instant
 from macp_rx.protocol.commitment import decode_commitment
 from macp_rx.protocol.messages import QUORUM, Message
 from macp_rx.protocol.modes import rules
-from macp_rx.protocol.modes.rules import decoded, invalid, need_roster
-from macp_rx.protocol.policy import Policy, QuorumThreshold, denied
+from macp_rx.protocol.modes.rules import need_roster
+from macp_rx.protocol.policy import Policy, QuorumThreshold, permit
+from macp_rx.protocol.refusals import decoded, invalid
 from macp_rx.protocol.validation import validate_required_field
 
 __all__ = [
@@ -181,25 +182,23 @@ def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> Sta
         case "ApprovalRequest":
             return _request(session, state, envelope)
         case "Approve":
-            return _ballot(state, envelope, decoded(envelope, ApprovePayload))
+            return _ballot(state, envelope, decoded(envelope.payload, ApprovePayload))
         case "Reject":
-            return _ballot(state, envelope, decoded(envelope, RejectPayload))
+            return _ballot(state, envelope, decoded(envelope.payload, RejectPayload))
         case "Abstain":
-            return _ballot(state, envelope, decoded(envelope, AbstainPayload))
+            return _ballot(state, envelope, decoded(envelope.payload, AbstainPayload))
         case "Commitment":
             commitment = decode_commitment(session, envelope.payload)
             if not state.commitment_ready():
                 raise invalid("enough have neither approved nor become unable to")
-            reasons = tuple(denials(session.policy, state, positive=commitment.outcome_positive))
-            if reasons:
-                raise denied(reasons)
+            permit(denials(session.policy, state, positive=commitment.outcome_positive))
             return state
         case other:
             raise invalid(f"quorum mode has no {other!r}")
 
 
 def _request(session: Binding, state: State, envelope: Envelope) -> State:
-    request = decoded(envelope, ApprovalRequestPayload)
+    request = decoded(envelope.payload, ApprovalRequestPayload)
     if state.request is not None:
         raise invalid("there is a request already")
     if not request.request_id:
