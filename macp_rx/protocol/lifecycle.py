@@ -23,7 +23,7 @@ from macp_rx.protocol.link import Link
 from macp_rx.protocol.messages import HANDOFF, MACP_VERSION, MULTI_ROUND
 from macp_rx.protocol.modes import Registered, handoff, multi_round
 from macp_rx.protocol.modes.passthrough import Passthrough
-from macp_rx.protocol.policy import Policy
+from macp_rx.protocol.policy import DEFAULT, Policy
 from macp_rx.protocol.refusals import decoded, invalid
 from macp_rx.protocol.validation import (
     is_blank,
@@ -121,8 +121,7 @@ class Session:
         state: OPEN, SUSPENDED, or one of the three ends.
         mode_state: what was accepted, as the mode sees it.
         accepted: how many envelopes were accepted; the last one's sequence.
-        compacted: how many of them the log no longer holds.
-        log: what happened, oldest first, as a list that shares structure.
+        log: what happened, oldest first, as a list that shares structure; None once it is compacted.
         message_ids: ids of accepted messages: an id is never accepted twice.
         activity: sender -> what it did.
         suspended_at: since when it is suspended.
@@ -142,7 +141,6 @@ class Session:
     log: Link[Entry] | None
     message_ids: Map[str, None]
     activity: Map[str, Activity] = field(default_factory=Map[str, Activity])
-    compacted: int = 0
     suspended_at: int = 0
     pauses: tuple[tuple[int, int], ...] = ()
     suspended_ms: int = 0
@@ -158,6 +156,11 @@ class Session:
     def ended(self) -> bool:
         """Whether it is RESOLVED, EXPIRED or CANCELLED, which it stays."""
         return self.state in (RESOLVED, EXPIRED, CANCELLED)
+
+    @property
+    def compacted(self) -> int:
+        """How many of its envelopes the log no longer holds: none or, of a session that has ended, all."""
+        return self.accepted if self.log is None else 0
 
     @property
     def newest(self) -> Entry:
@@ -226,7 +229,7 @@ def start(
         if envelope.message_id in known.message_ids:
             return known
         raise MacpRefusedError("SESSION_ALREADY_EXISTS", f"session {envelope.session_id!r} exists already")
-    policy = policies.get(payload.policy_version or "policy.default")
+    policy = policies.get(payload.policy_version or DEFAULT.policy_id)
     if policy is None:
         raise MacpRefusedError("UNKNOWN_POLICY_VERSION", f"there is no policy {payload.policy_version!r}")
     session = _opened(envelope, payload, now, mode, policy)
@@ -371,7 +374,6 @@ def apply(session: Session, mode: Registered, entry: Entry) -> Session:
         Link(entry, session.log),
         session.message_ids.set(envelope.message_id, None),
         activity,
-        session.compacted,
         session.suspended_at,
         session.pauses,
         session.suspended_ms,
@@ -462,7 +464,7 @@ _LIFECYCLE: Final = {Kind.SUSPENDED: suspend, Kind.RESUMED: resume, Kind.CANCELL
 
 def compact(session: Session) -> Session:
     """A session that has ended, without its history: what it came to is kept, how is not."""
-    return replace(session, log=None, compacted=session.accepted)
+    return replace(session, log=None)
 
 
 def _max_suspend(session: Session) -> int:

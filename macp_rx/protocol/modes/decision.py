@@ -161,7 +161,6 @@ class State:
     """What was accepted in a decision. A value: a step makes a new one, which shares all that did not change.
 
     Attributes:
-        phase: how far it has come.
         proposals: proposal id -> who proposed what.
         evaluations: (sender, evaluation), as a list that shares structure.
         objections: (sender, objection), likewise.
@@ -169,12 +168,20 @@ class State:
         commitment: what was committed to.
     """
 
-    phase: Phase = Phase.PROPOSAL
     proposals: Map[str, tuple[str, ProposalPayload]] = field(default_factory=Map[str, tuple[str, ProposalPayload]])
     evaluations: Link[tuple[str, EvaluationPayload]] | None = None
     objections: Link[tuple[str, ObjectionPayload]] | None = None
     votes: Map[str, Map[str, VotePayload]] = field(default_factory=Map[str, Map[str, VotePayload]])
     commitment: CommitmentPayload | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """How far it has come."""
+        if self.commitment is not None:
+            return Phase.COMMITTED
+        if self.votes:
+            return Phase.VOTING
+        return Phase.EVALUATION if self.proposals else Phase.PROPOSAL
 
     @property
     def is_committed(self) -> bool:
@@ -291,7 +298,7 @@ def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> Sta
         if not state.proposals:
             raise invalid("there is no proposal to decide on")
         permit(denials(session.policy, state, session.participants, positive=commitment.outcome_positive))
-        return replace(state, phase=Phase.COMMITTED, commitment=commitment)
+        return replace(state, commitment=commitment)
     cls, check, apply = _RULES[envelope.message_type]
     payload = decoded(envelope.payload, cls)
     try:
@@ -306,8 +313,7 @@ def _propose(state: State, sender: str, proposal: ProposalPayload) -> State:
         raise invalid("voting has begun; no proposal can follow")
     if proposal.proposal_id in state.proposals:
         raise invalid(f"proposal {proposal.proposal_id!r} exists already")
-    proposals = state.proposals.set(proposal.proposal_id, (sender, proposal))
-    return replace(state, phase=Phase.EVALUATION, proposals=proposals)
+    return replace(state, proposals=state.proposals.set(proposal.proposal_id, (sender, proposal)))
 
 
 def _evaluate(state: State, sender: str, evaluation: EvaluationPayload) -> State:
@@ -327,7 +333,7 @@ def _vote(state: State, sender: str, vote: VotePayload) -> State:
     votes = state.votes.get(vote.proposal_id) or Map[str, VotePayload]()
     if sender in votes:
         raise invalid(f"{sender!r} has voted on {vote.proposal_id!r} already")
-    return replace(state, phase=Phase.VOTING, votes=state.votes.set(vote.proposal_id, votes.set(sender, vote)))
+    return replace(state, votes=state.votes.set(vote.proposal_id, votes.set(sender, vote)))
 
 
 def _check_open(state: State, proposal_id: str) -> None:

@@ -99,7 +99,6 @@ class State:
         request: what approval is asked for; one per session.
         requested_by: by whom.
         ballots: sender -> ballot; the first stands.
-        approvals: how many of them approve.
         required: how many approvals are enough: what the policy says, else what was asked for.
     """
 
@@ -107,8 +106,12 @@ class State:
     request: ApprovalRequestPayload | None = None
     requested_by: str = ""
     ballots: Map[str, Ballot] = field(default_factory=Map[str, Ballot])
-    approvals: int = 0
     required: int = 0
+
+    @property
+    def approvals(self) -> int:
+        """How many approve."""
+        return self.count("Approve")
 
     def has_quorum(self) -> bool:
         """Whether enough have approved."""
@@ -217,8 +220,7 @@ def _ballot(state: State, envelope: Envelope, ballot: ApprovePayload | RejectPay
     if envelope.sender in state.ballots:
         raise invalid(f"{envelope.sender!r} has cast a ballot already")
     cast = Ballot(envelope.message_type, ballot.reason)
-    approvals = state.approvals + (envelope.message_type == "Approve")
-    return replace(state, ballots=state.ballots.set(envelope.sender, cast), approvals=approvals)
+    return replace(state, ballots=state.ballots.set(envelope.sender, cast))
 
 
 def effective_threshold(threshold: QuorumThreshold, participants: int, required_approvals: int) -> int:

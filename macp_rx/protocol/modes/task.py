@@ -135,10 +135,9 @@ class State:
     """What was accepted in a task session.
 
     Attributes:
-        initiator: who started the session.
+        initiator: who started the session, and asks for the task.
         participants: who may work.
         task: what is to be done; one per session.
-        requester: who asked.
         active_assignee: who has it now; the first to accept.
         rejections: who has refused it, in order.
         updates: (sender, update), as a list that shares structure.
@@ -150,7 +149,6 @@ class State:
     initiator: str
     participants: tuple[str, ...]
     task: TaskRequestPayload | None = None
-    requester: str = ""
     active_assignee: str | None = None
     rejections: tuple[Rejection, ...] = ()
     updates: Link[tuple[str, TaskUpdatePayload]] | None = None
@@ -224,7 +222,7 @@ def as_json(state: State) -> dict[str, object]:
             "requested_assignee": task.requested_assignee,
             "input": list(task.input),
             "deadline_unix_ms": task.deadline_unix_ms,
-            "requester": state.requester,
+            "requester": state.initiator,
         },
         "active_assignee": state.active_assignee,
         "rejections": [
@@ -312,7 +310,7 @@ def _request(session: Binding, state: State, envelope: Envelope) -> State:
         raise invalid("task_id is empty")
     if task.requested_assignee and task.requested_assignee not in session.participants:
         raise invalid(f"requested_assignee {task.requested_assignee!r} is no participant")
-    return replace(state, task=task, requester=envelope.sender)
+    return replace(state, task=task)
 
 
 def _accept(session: Binding, state: State, sender: str, accepted: TaskAcceptPayload) -> State:
