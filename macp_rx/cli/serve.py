@@ -28,6 +28,8 @@ LIMITS: Final = "Limits"
 STATE: Final = "State"
 RECEIPTS: Final = "Receipts"
 
+DEFAULT: Final = Settings()
+
 INTERRUPTED: Final = 130
 """Exit status of a process that the second signal ended."""
 
@@ -91,7 +93,7 @@ def serve(
     max_payload_bytes: Annotated[
         int,
         typer.Option(help="Largest payload accepted.", envvar="MACP_MAX_PAYLOAD_BYTES", min=1, rich_help_panel=LIMITS),
-    ] = 1_048_576,
+    ] = DEFAULT.max_payload_bytes,
     session_start_limit: Annotated[
         int,
         typer.Option(
@@ -118,7 +120,7 @@ def serve(
             min=1,
             rich_help_panel=LIMITS,
         ),
-    ] = 100,
+    ] = DEFAULT.default_page_size,
     max_page_size: Annotated[
         int,
         typer.Option(
@@ -127,7 +129,7 @@ def serve(
             min=1,
             rich_help_panel=LIMITS,
         ),
-    ] = 1000,
+    ] = DEFAULT.max_page_size,
     store: Annotated[
         Path | None,
         typer.Option(
@@ -178,7 +180,7 @@ def serve(
         typer.Option(
             help="Who issues decision receipts: runtime:ID.", envvar="MACP_RUNTIME_ID", rich_help_panel=RECEIPTS
         ),
-    ] = "macp-rx",
+    ] = DEFAULT.runtime_id,
     receipt_key: Annotated[
         Path | None,
         typer.Option(

@@ -34,6 +34,11 @@ from macp_rx.protocol.validation import (
 
 __all__ = [
     "AMBIENT",
+    "CANCELLED",
+    "EXPIRED",
+    "OPEN",
+    "RESOLVED",
+    "SUSPENDED",
     "Activity",
     "Entry",
     "Kind",

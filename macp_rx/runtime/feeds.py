@@ -15,6 +15,7 @@ from typing import Final, Generic, TypeVar
 
 from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import MACPError
+from reactivex.internal import noop
 
 from macp_rx.errors import MacpRefusedError
 from macp_rx.protocol.lifecycle import Entry, Session
@@ -52,7 +53,7 @@ class Feed(ABC, Generic[T_co]):
     def __init__(self) -> None:
         self.ended: bool = False
         self.error: MacpRefusedError | None = None
-        self.wake: Callable[[], None] = _nothing
+        self.wake: Callable[[], None] = noop
 
     @abstractmethod
     def take(self) -> T_co | None:
@@ -193,7 +194,3 @@ def _replayed(entry: Entry) -> core_pb2.StreamSessionResponse:
     if not response.envelope.timestamp_unix_ms:
         response.envelope.timestamp_unix_ms = entry.at
     return response
-
-
-def _nothing() -> None:
-    return None

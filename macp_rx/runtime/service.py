@@ -19,8 +19,9 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from macp.v1 import core_pb2
 
 from macp_rx.clock import LoopClock
-from macp_rx.errors import GRPC_STATUS, MacpError, MacpRefusedError, MacpSessionError
+from macp_rx.errors import MacpError, MacpRefusedError, MacpSessionError
 from macp_rx.protocol.wire import parse
+from macp_rx.runtime.failure import failure
 from macp_rx.runtime.identity import Caller
 
 if TYPE_CHECKING:
@@ -331,9 +332,7 @@ def _attempt(context: Context, work: Callable[[], T]) -> T | None:
 def _fail(context: Context, refusal: MacpRefusedError) -> None:
     # Not context.abort(): it keeps the exception that it raises, whose traceback keeps the call, so that neither the call nor
     # grpc's poller thread goes before the garbage collector comes (measured).
-    trailers: list[tuple[str, str | bytes]] = [("macp-error-code", refusal.code)]
-    if refusal.details:
-        trailers.append(("macp-error-details-bin", refusal.details))
-    context.set_trailing_metadata(tuple(trailers))
-    context.set_code(grpc.StatusCode[GRPC_STATUS[refusal.code]])
-    context.set_details(refusal.message[:LONGEST_DETAIL])
+    failed = failure(refusal)
+    context.set_trailing_metadata(failed.trailing_metadata)
+    context.set_code(grpc.StatusCode[failed.status])
+    context.set_details(failed.message[:LONGEST_DETAIL])

@@ -32,7 +32,7 @@ from macp_rx.protocol.messages import DECISION, HANDOFF
 from macp_rx.protocol.modes import MODES, decision, handoff
 from macp_rx.protocol.policy import AcceptanceRules, build_decision_policy, build_handoff_policy
 from macp_rx.protocol.receipt import ReceiptSigner
-from macp_rx.runtime.kernel import Kept, Settings, State
+from macp_rx.runtime.state import Kept, Settings, State
 from macp_rx.runtime.store import SqliteStore
 from tests.protocol.plays import ALL_MODES, NOTES, Control, Play, Say, plays
 from tests.runtime.conversation import OK, Conversation, answer, register
