@@ -26,6 +26,7 @@ from macp_rx import Accepted, AuthConfig, MacpClient, Runtime
 from macp_rx.protocol.messages import DECISION, message_type_of
 from macp_rx.runtime import SqliteStore, dev_identity, kernel
 from macp_rx.runtime.identity import Caller, Rates
+from macp_rx.runtime.state import Kept, State
 
 __all__ = ["rows"]
 
@@ -117,9 +118,9 @@ RATES = Rates(None, None)
 CALLERS = {agent: Caller(dev_identity(agent), RATES) for agent in AGENTS}
 
 
-def _answered(requests: list[core_pb2.SendRequest], state: kernel.State | None = None) -> float:
+def _answered(requests: list[core_pb2.SendRequest], state: State | None = None) -> float:
     """CPU seconds for these requests, all of which are accepted."""
-    state = state or kernel.State()
+    state = state or State()
     senders = [CALLERS[request.envelope.sender] for request in requests]
     began = time.process_time()
     for caller, request in zip(senders, requests, strict=True):
@@ -131,7 +132,7 @@ def _answered(requests: list[core_pb2.SendRequest], state: kernel.State | None =
 
 def _early_and_late(requests: list[core_pb2.SendRequest]) -> tuple[float, float]:
     """CPU seconds a message, after 10 of its session and after the rest."""
-    state = kernel.State()
+    state = State()
     marks: dict[int, float] = {}
     span = 500
     for number, request in enumerate(requests):
@@ -258,10 +259,10 @@ def _restart() -> Row:
 
 def _fill(store: SqliteStore) -> None:
     """Puts 100,000 messages into a store in one transaction: how they came is not what is measured."""
-    state = kernel.State()
-    kept: list[kernel.Kept] = []
+    state = State()
+    kept: list[Kept] = []
     for _ in range(KEPT // 13 + 1):
         for request in _session():
             state, _, events = kernel.answer(state, "Send", CALLERS[request.envelope.sender], request, 1)
-            kept += [event for event in events if isinstance(event, kernel.Kept)]
+            kept += [event for event in events if isinstance(event, Kept)]
     store.keep(kept)

@@ -37,7 +37,7 @@ from macp_rx import operators as mo
 from macp_rx.clock import LoopClock
 from macp_rx.errors import MacpGapError
 from macp_rx.opentelemetry import OpenTelemetry
-from macp_rx.runtime.kernel import Settings
+from macp_rx.runtime import Settings
 from macp_rx.streams.retry import RetryPolicy
 from macp_rx.streams.stream import HIGH_WATER
 from macp_rx.testing.guard import GuardedClock

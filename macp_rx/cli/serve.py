@@ -19,6 +19,7 @@ from macp_rx.errors import MacpError, MacpRefusedError, MacpSessionError
 from macp_rx.protocol.receipt import ReceiptSigner
 from macp_rx.runtime import Runtime, Settings, Tls, dev_identity, static_tokens
 from macp_rx.runtime.identity import Identify
+from macp_rx.runtime.service import host_of
 
 __all__ = ["serve"]
 
@@ -26,6 +27,8 @@ NETWORK: Final = "Network"
 LIMITS: Final = "Limits"
 STATE: Final = "State"
 RECEIPTS: Final = "Receipts"
+
+DEFAULT: Final = Settings()
 
 INTERRUPTED: Final = 130
 """Exit status of a process that the second signal ended."""
@@ -90,7 +93,7 @@ def serve(
     max_payload_bytes: Annotated[
         int,
         typer.Option(help="Largest payload accepted.", envvar="MACP_MAX_PAYLOAD_BYTES", min=1, rich_help_panel=LIMITS),
-    ] = 1_048_576,
+    ] = DEFAULT.max_payload_bytes,
     session_start_limit: Annotated[
         int,
         typer.Option(
@@ -117,7 +120,7 @@ def serve(
             min=1,
             rich_help_panel=LIMITS,
         ),
-    ] = 100,
+    ] = DEFAULT.default_page_size,
     max_page_size: Annotated[
         int,
         typer.Option(
@@ -126,7 +129,7 @@ def serve(
             min=1,
             rich_help_panel=LIMITS,
         ),
-    ] = 1000,
+    ] = DEFAULT.max_page_size,
     store: Annotated[
         Path | None,
         typer.Option(
@@ -177,7 +180,7 @@ def serve(
         typer.Option(
             help="Who issues decision receipts: runtime:ID.", envvar="MACP_RUNTIME_ID", rich_help_panel=RECEIPTS
         ),
-    ] = "macp-rx",
+    ] = DEFAULT.runtime_id,
     receipt_key: Annotated[
         Path | None,
         typer.Option(
@@ -213,6 +216,8 @@ def serve(
     """
     policies = list(_policies(policies_dir)) if policies_dir else []
     if policies_dry_run:
+        if policies_dir is None:
+            raise MacpSessionError("--policies-dry-run needs --policies-dir")
         Runtime(policies=policies).close()
         Console().print(f"{len(policies)} policies are fit")
         return
@@ -268,8 +273,7 @@ def _identify(tokens: Path | None) -> Identify:
 
 def _check_exposure(bind: str, tls: Tls | None, identify: Identify, *, allow_insecure: bool) -> None:
     """Beyond this machine a port needs TLS, and tokens that not everybody can make up."""
-    host = bind.rpartition(":")[0]
-    if is_loopback(host) or allow_insecure:
+    if is_loopback(host_of(bind)) or allow_insecure:
         return
     lacking = [
         what

@@ -12,7 +12,6 @@ Members have the names of the fields and are always there, a submessage only if 
 
 from __future__ import annotations
 
-import base64
 import math
 import re
 from collections.abc import Mapping
@@ -28,9 +27,10 @@ from macp.v1.policy_pb2 import PolicyDescriptor
 
 from macp_rx.errors import MacpSessionError
 from macp_rx.protocol import jcs
+from macp_rx.protocol.encoding import base64, unbase64
 from macp_rx.protocol.messages import payload_type
 
-__all__ = ["decode", "encode", "from_json", "rfc3339", "to_json", "unbase64", "unix_ms"]
+__all__ = ["decode", "encode", "from_json", "rfc3339", "to_json", "unix_ms"]
 
 M = TypeVar("M", bound=Protobuf)
 _Field: TypeAlias = Any  # a FieldDescriptor; its stubs know two classes of that name, and None where there is none
@@ -123,21 +123,6 @@ def unix_ms(text: str) -> int:
     return elapsed // timedelta(milliseconds=1) + int(f"{(fraction or '.')[1:4]:0<3}")
 
 
-def unbase64(text: object, where: str) -> bytes:
-    """The bytes of a base64 text in its one right form (RFC 4648, 4): padded, no other letters, no stray bits.
-
-    Raises:
-        MacpSessionError: it is not; ``where`` says in the text what it was.
-    """
-    try:
-        raw = base64.b64decode(str(text))
-    except ValueError:
-        raw = b""
-    if _base64(raw) != text:
-        raise MacpSessionError(f"{where} is no base64: {text!r:.80}")
-    return raw
-
-
 # To JSON.
 
 
@@ -164,7 +149,7 @@ def _scalar_to_json(field: _Field, value: Any) -> object:
         case FieldDescriptor.CPPTYPE_INT64 | FieldDescriptor.CPPTYPE_UINT64:
             return value if abs(value) <= jcs.MAX_SAFE_INTEGER else str(value)
         case _:
-            return _base64(value) if isinstance(value, bytes) else value
+            return base64(value) if isinstance(value, bytes) else value
 
 
 def _payload_to_json(envelope: Envelope) -> dict[str, object]:
@@ -176,7 +161,7 @@ def _payload_to_json(envelope: Envelope) -> dict[str, object]:
                 return {"payload": members}
         except (DecodeError, MacpSessionError):  # then it goes as bytes, as received
             pass
-    return {"payload_b64": _base64(envelope.payload)}
+    return {"payload_b64": base64(envelope.payload)}
 
 
 def _rules_to_json(rules: str) -> object:
@@ -185,10 +170,6 @@ def _rules_to_json(rules: str) -> object:
         return found if rules.startswith("{") and jcs.encode(found) == rules else rules
     except MacpSessionError:
         return rules
-
-
-def _base64(raw: bytes) -> str:
-    return base64.b64encode(raw).decode()
 
 
 def _bytes(message: Protobuf) -> bytes:
@@ -278,7 +259,7 @@ def _envelope_members(members: Mapping[str, object], where: str) -> Mapping[str,
             )
         payload = cls()
         _fill(payload, fields["payload"], f"{where}.payload")
-        fields["payload"] = _base64(_bytes(payload))
+        fields["payload"] = base64(_bytes(payload))
     return fields
 
 

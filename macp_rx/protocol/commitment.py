@@ -10,11 +10,12 @@ from typing import Final, cast
 from google.protobuf.message import DecodeError
 from macp.v1 import core_pb2
 
-from macp_rx.errors import MacpRefusedError, MacpSessionError
+from macp_rx.errors import MacpSessionError
 from macp_rx.protocol import jcs
 from macp_rx.protocol.binding import Binding
+from macp_rx.protocol.refusals import decoded, forbidden, invalid
 from macp_rx.protocol.validation import is_blank, validate_commitment_hash
-from macp_rx.protocol.wire import LENGTH, VARINT, fields, parse
+from macp_rx.protocol.wire import LENGTH, VARINT, fields
 
 __all__ = [
     "Integrity",
@@ -48,7 +49,7 @@ def may_commit(session: Binding, sender: str) -> bool:
 def check_authority(session: Binding, sender: str) -> None:
     """Raises MacpRefusedError FORBIDDEN unless ``sender`` may commit."""
     if not may_commit(session, sender):
-        raise MacpRefusedError("FORBIDDEN", f"{sender!r} has no authority to commit")
+        raise forbidden(f"{sender!r} has no authority to commit")
 
 
 def sign_of(action: str) -> bool | None:
@@ -66,43 +67,34 @@ def decode_commitment(session: Binding, payload: bytes) -> core_pb2.CommitmentPa
     Raises:
         MacpRefusedError: INVALID_ENVELOPE, with the first check that failed.
     """
-    try:
-        commitment = parse(core_pb2.CommitmentPayload, payload)
-    except DecodeError:
-        raise _invalid("the payload is no CommitmentPayload") from None
+    commitment = decoded(payload, core_pb2.CommitmentPayload)
     for name in ("commitment_id", "action", "authority_scope", "reason"):
         if is_blank(getattr(commitment, name)):
-            raise _invalid(f"{name} is blank")
+            raise invalid(f"{name} is blank")
     if commitment.mode_version != session.mode_version:
-        raise _invalid(f"mode_version is {commitment.mode_version!r}, the session's is {session.mode_version!r}")
+        raise invalid(f"mode_version is {commitment.mode_version!r}, the session's is {session.mode_version!r}")
     if commitment.configuration_version != session.configuration_version:
-        raise _invalid(
+        raise invalid(
             f"configuration_version is {commitment.configuration_version!r}, the session's is "
             f"{session.configuration_version!r}"
         )
     if commitment.policy_version not in ("", session.policy.policy_id):
-        raise _invalid(
-            f"policy_version is {commitment.policy_version!r}, the session's is {session.policy.policy_id!r}"
-        )
+        raise invalid(f"policy_version is {commitment.policy_version!r}, the session's is {session.policy.policy_id!r}")
     if commitment.HasField("supersedes"):
         _check_reference(commitment.supersedes)
     sign = sign_of(commitment.action)
     if sign is not None and sign != commitment.outcome_positive:
-        raise _invalid(f"outcome_positive={commitment.outcome_positive} contradicts the action {commitment.action!r}")
+        raise invalid(f"outcome_positive={commitment.outcome_positive} contradicts the action {commitment.action!r}")
     return commitment
 
 
 def _check_reference(reference: core_pb2.CommitmentRef) -> None:
     if is_blank(reference.session_id):
-        raise _invalid("supersedes.session_id is blank")
+        raise invalid("supersedes.session_id is blank")
     try:
         validate_commitment_hash(reference.commitment_hash)
     except MacpSessionError as error:
-        raise _invalid(f"supersedes: {error}") from None
-
-
-def _invalid(message: str) -> MacpRefusedError:
-    return MacpRefusedError("INVALID_ENVELOPE", message)
+        raise invalid(f"supersedes: {error}") from None
 
 
 # The hash (`protocol.md` 10.1): of a projection, the nine members that the label covers, no more and no less.

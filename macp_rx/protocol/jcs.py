@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from decimal import Decimal
-from typing import Final, NoReturn, cast
+from typing import Final, cast
 
 from macp_rx.errors import MacpSessionError
+from macp_rx.protocol.strict_json import refuse_constant
 
 __all__ = ["MAX_SAFE_INTEGER", "decode", "encode"]
 
@@ -37,7 +38,7 @@ def decode(text: str) -> object:
         MacpSessionError: it does not.
     """
     try:
-        return json.loads(text, object_pairs_hook=_members, parse_constant=_refuse_constant)
+        return json.loads(text, object_pairs_hook=_members, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:  # the text may hold a key: the error tells the place, not the text
         raise MacpSessionError(f"no JSON: {error}") from None
 
@@ -113,7 +114,3 @@ def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
             f"the member {next(name for name in names if names.count(name) > 1)!r} stands twice in one object"
         )
     return members
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
-from google.protobuf.message import DecodeError
 from immutables import Map
 from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import Envelope, SessionState
@@ -20,22 +19,26 @@ from macp.v1.envelope_pb2 import Envelope, SessionState
 from macp_rx.errors import MacpRefusedError, MacpSessionError
 from macp_rx.protocol.binding import Binding, Instant
 from macp_rx.protocol.commitment import may_commit
+from macp_rx.protocol.link import Link
 from macp_rx.protocol.messages import HANDOFF, MACP_VERSION, MULTI_ROUND
 from macp_rx.protocol.modes import Registered, handoff, multi_round
 from macp_rx.protocol.modes.passthrough import Passthrough
-from macp_rx.protocol.modes.rules import Link
-from macp_rx.protocol.policy import Policy
+from macp_rx.protocol.policy import DEFAULT, Policy
+from macp_rx.protocol.refusals import decoded, invalid
 from macp_rx.protocol.validation import (
     is_blank,
     is_session_id,
-    validate_required_field,
     validate_session_start,
     validate_ttl_ms,
 )
-from macp_rx.protocol.wire import parse
 
 __all__ = [
     "AMBIENT",
+    "CANCELLED",
+    "EXPIRED",
+    "OPEN",
+    "RESOLVED",
+    "SUSPENDED",
     "Activity",
     "Entry",
     "Kind",
@@ -123,8 +126,7 @@ class Session:
         state: OPEN, SUSPENDED, or one of the three ends.
         mode_state: what was accepted, as the mode sees it.
         accepted: how many envelopes were accepted; the last one's sequence.
-        compacted: how many of them the log no longer holds.
-        log: what happened, oldest first, as a list that shares structure.
+        log: what happened, oldest first, as a list that shares structure; None once it is compacted.
         message_ids: ids of accepted messages: an id is never accepted twice.
         activity: sender -> what it did.
         suspended_at: since when it is suspended.
@@ -144,7 +146,6 @@ class Session:
     log: Link[Entry] | None
     message_ids: Map[str, None]
     activity: Map[str, Activity] = field(default_factory=Map[str, Activity])
-    compacted: int = 0
     suspended_at: int = 0
     pauses: tuple[tuple[int, int], ...] = ()
     suspended_ms: int = 0
@@ -162,6 +163,11 @@ class Session:
         return self.state in (RESOLVED, EXPIRED, CANCELLED)
 
     @property
+    def compacted(self) -> int:
+        """How many of its envelopes the log no longer holds: none or, of a session that has ended, all."""
+        return self.accepted if self.log is None else 0
+
+    @property
     def newest(self) -> Entry:
         """What happened last."""
         assert self.log is not None
@@ -173,7 +179,7 @@ def check_shape(envelope: Envelope, max_payload_bytes: int) -> None:
     if envelope.macp_version != MACP_VERSION:
         raise MacpRefusedError("UNSUPPORTED_PROTOCOL_VERSION", f"macp_version {envelope.macp_version!r} is not '1.0'")
     if not envelope.message_type or not envelope.message_id:
-        raise _invalid("message_type and message_id must not be empty")
+        raise invalid("message_type and message_id must not be empty")
     has_session, has_mode = bool(envelope.session_id), not is_blank(envelope.mode)
     if envelope.message_type == "Signal":
         fits = not has_session and not has_mode
@@ -182,7 +188,7 @@ def check_shape(envelope: Envelope, max_payload_bytes: int) -> None:
     else:
         fits = has_session and has_mode
     if not fits:
-        raise _invalid(f"session_id and mode do not fit a {envelope.message_type}")
+        raise invalid(f"session_id and mode do not fit a {envelope.message_type}")
     if len(envelope.payload) > max_payload_bytes:
         raise MacpRefusedError("PAYLOAD_TOO_LARGE", f"the payload exceeds {max_payload_bytes} bytes")
 
@@ -212,7 +218,7 @@ def start(
     if mode is None:
         raise MacpRefusedError("MODE_NOT_SUPPORTED", f"mode {envelope.mode!r} is not served here")
     if not envelope.sender:
-        raise _invalid("a SessionStart needs a sender")
+        raise invalid("a SessionStart needs a sender")
     payload = _start_payload(envelope)
     try:
         if mode.strict:
@@ -220,15 +226,15 @@ def start(
         else:
             validate_ttl_ms(payload.ttl_ms)
     except MacpSessionError as error:
-        raise _invalid(str(error)) from None
+        raise invalid(str(error)) from None
     version = mode.descriptor.mode_version
     if payload.mode_version and payload.mode_version != version:
-        raise _invalid(f"mode_version {payload.mode_version!r} is not served; {version!r} is")
+        raise invalid(f"mode_version {payload.mode_version!r} is not served; {version!r} is")
     if known is not None:
         if envelope.message_id in known.message_ids:
             return known
         raise MacpRefusedError("SESSION_ALREADY_EXISTS", f"session {envelope.session_id!r} exists already")
-    policy = policies.get(payload.policy_version or "policy.default")
+    policy = policies.get(payload.policy_version or DEFAULT.policy_id)
     if policy is None:
         raise MacpRefusedError("UNKNOWN_POLICY_VERSION", f"there is no policy {payload.policy_version!r}")
     session = _opened(envelope, payload, now, mode, policy)
@@ -267,11 +273,8 @@ def _opened(
 
 def _start_payload(envelope: Envelope) -> core_pb2.SessionStartPayload:
     if not envelope.payload:
-        raise _invalid("a SessionStart needs a payload")
-    try:
-        return parse(core_pb2.SessionStartPayload, envelope.payload)
-    except DecodeError:
-        raise _invalid("the payload is no SessionStartPayload") from None
+        raise invalid("a SessionStart needs a payload")
+    return decoded(envelope.payload, core_pb2.SessionStartPayload)
 
 
 def receive(
@@ -296,7 +299,7 @@ def receive(
         return session, None
     try:
         if envelope.mode != session.bound.mode:
-            raise _invalid(f"the session's mode is {session.bound.mode!r}, not {envelope.mode!r}")
+            raise invalid(f"the session's mode is {session.bound.mode!r}, not {envelope.mode!r}")
         session = expire_if_due(session, now)
         if session.state != OPEN:
             raise MacpRefusedError("SESSION_NOT_OPEN", f"the session is {SessionState.Name(session.state)}")
@@ -376,7 +379,6 @@ def apply(session: Session, mode: Registered, entry: Entry) -> Session:
         Link(entry, session.log),
         session.message_ids.set(envelope.message_id, None),
         activity,
-        session.compacted,
         session.suspended_at,
         session.pauses,
         session.suspended_ms,
@@ -467,7 +469,7 @@ _LIFECYCLE: Final = {Kind.SUSPENDED: suspend, Kind.RESUMED: resume, Kind.CANCELL
 
 def compact(session: Session) -> Session:
     """A session that has ended, without its history: what it came to is kept, how is not."""
-    return replace(session, log=None, compacted=session.accepted)
+    return replace(session, log=None)
 
 
 def _max_suspend(session: Session) -> int:
@@ -508,18 +510,11 @@ def metadata(session: Session) -> core_pb2.SessionMetadata:
     )
 
 
-def _invalid(message: str) -> MacpRefusedError:
-    return MacpRefusedError("INVALID_ENVELOPE", message)
-
-
 def check_ambient(envelope: Envelope) -> None:
     """Raises MacpRefusedError for a Signal or Progress whose payload does not decode or says nothing (2.5)."""
     if not envelope.payload:
         return
-    try:
-        if envelope.message_type == "Signal":
-            validate_required_field("signal_type", parse(core_pb2.SignalPayload, envelope.payload).signal_type)
-        else:
-            parse(core_pb2.ProgressPayload, envelope.payload)
-    except (DecodeError, MacpSessionError) as error:
-        raise _invalid(str(error)) from None
+    if envelope.message_type == "Progress":
+        decoded(envelope.payload, core_pb2.ProgressPayload)
+    elif is_blank(decoded(envelope.payload, core_pb2.SignalPayload).signal_type):
+        raise invalid("signal_type must not be blank")

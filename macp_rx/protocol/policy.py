@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 from macp.v1 import policy_pb2
 
 from macp_rx.errors import Denial, MacpRefusedError
-from macp_rx.protocol.messages import DECISION, HANDOFF, PROPOSAL, QUORUM, STANDARD_MODES, TASK
+from macp_rx.protocol.messages import DECISION, HANDOFF, PROPOSAL, QUORUM, TASK
 from macp_rx.protocol.strict_json import as_json_text, parse_json
 
 __all__ = [
@@ -39,13 +39,13 @@ __all__ = [
     "build_proposal_policy",
     "build_quorum_policy",
     "build_task_policy",
-    "check_content",
-    "denied",
+    "permit",
     "policy_from",
 ]
 
 SCHEMA_VERSIONS: Final = (1, 2, 3)
 ANY_MODE: Final = "*"
+ALGORITHMS: Final = ("none", "majority", "supermajority", "unanimous", "weighted", "plurality")
 
 
 # The rules, with their defaults (`protocol.md` 5.4).
@@ -488,37 +488,32 @@ def policy_from(descriptor: policy_pb2.PolicyDescriptor | Policy) -> Policy:
     """
     if isinstance(descriptor, Policy):
         return descriptor
-    rules = check_content(descriptor)
+    if descriptor.schema_version not in SCHEMA_VERSIONS:
+        raise _invalid(f"schema_version is {descriptor.schema_version}, and must be 1, 2 or 3")
+    given, mode = _parsed(descriptor.rules), descriptor.mode
+    keys = _ANY if mode == ANY_MODE else KEYS.get(mode)
+    authority = _authority(given)
+    if keys is None:  # of a mode that has no rules of its own only the authority counts
+        rules = _typed({"commitment": authority})
+    else:
+        _check_keys(given, keys, "rules")
+        rules = _typed(given)
+        _check_domains(rules, mode, given)
+    _check_authority(authority)
     return Policy(
-        descriptor.policy_id,
-        descriptor.mode,
-        descriptor.description,
-        as_json_text(rules),
-        descriptor.schema_version,
-        _typed(rules, descriptor.mode),
+        descriptor.policy_id, mode, descriptor.description, as_json_text(given), descriptor.schema_version, rules
     )
 
 
-def check_content(descriptor: policy_pb2.PolicyDescriptor) -> dict[str, object]:
-    """The rules of a descriptor as JSON, checked in the order of `protocol.md` 5.3 (3 to 7, 9 to 14). Raises as `policy_from`.
-
-    Rules that are no JSON at all count as none: so does the reference runtime (probed).
-    """
-    if descriptor.schema_version not in SCHEMA_VERSIONS:
-        raise _invalid(f"schema_version is {descriptor.schema_version}, and must be 1, 2 or 3")
+def _parsed(text: str) -> dict[str, object]:
+    """The rules of a descriptor. Those that are no JSON at all count as none: so does the reference runtime (probed)."""
     try:
-        parsed: object = parse_json(descriptor.rules) if descriptor.rules else {}
+        parsed: object = parse_json(text) if text else {}
     except ValueError:
         parsed = {}
     if not isinstance(parsed, dict):
         raise _invalid("rules must be a JSON object")
-    rules = cast("dict[str, object]", parsed)
-    mode = descriptor.mode
-    if mode in STANDARD_MODES or mode == ANY_MODE:
-        _check_keys(rules, KEYS.get(mode, _ANY), "rules")
-        _check_domains(_typed(rules, mode), mode, rules)
-    _check_authority(rules.get("commitment", {}))
-    return rules
+    return cast("dict[str, object]", parsed)
 
 
 def _check_keys(values: Mapping[str, object], keys: Mapping[str, Any], path: str) -> None:
@@ -584,16 +579,18 @@ def _check_threshold(threshold: QuorumThreshold) -> None:
         _in_range("threshold.value", value, value <= 100, "at most 100 for a percentage")
 
 
-def _check_authority(commitment: object) -> None:
-    """The rule of every mode, unknown ones too, where the block can be read."""
-    if not isinstance(commitment, dict):
-        return
-    block = cast("dict[str, object]", commitment)
-    authority, roles = block.get("authority", "initiator_only"), block.get("designated_roles", [])
-    if not (_text(authority) and _names(roles)):
-        return
-    _one_of("commitment.authority", cast("str", authority), ("initiator_only", "any_participant", "designated_role"))
-    if authority == "designated_role" and not roles:
+def _authority(rules: Mapping[str, object]) -> dict[str, object]:
+    """What the rules say of who may commit; nothing where that cannot be read."""
+    commitment = cast("dict[str, object]", block) if isinstance(block := rules.get("commitment"), dict) else {}
+    given = {key: commitment[key] for key in _AUTHORITY if key in commitment}
+    return given if all(_AUTHORITY[key](value) for key, value in given.items()) else {}
+
+
+def _check_authority(given: Mapping[str, object]) -> None:
+    """The rule of every mode, unknown ones too."""
+    authority = cast("str", given.get("authority", "initiator_only"))
+    _one_of("commitment.authority", authority, ("initiator_only", "any_participant", "designated_role"))
+    if authority == "designated_role" and not given.get("designated_roles"):
         raise _invalid("rules.commitment.designated_roles must name somebody under designated_role")
 
 
@@ -611,12 +608,8 @@ def _invalid(message: str) -> MacpRefusedError:
     return MacpRefusedError("INVALID_POLICY_DEFINITION", message)
 
 
-def _typed(rules: Mapping[str, object], mode: str) -> Rules:
-    """The rules as values, defaults filled in. For a mode that has none of its own only the commitment's authority counts."""
-    if mode not in KEYS and mode != ANY_MODE:
-        commitment = cast("dict[str, object]", block) if isinstance(block := rules.get("commitment"), dict) else {}
-        readable = _text(commitment.get("authority", "")) and _names(commitment.get("designated_roles", []))
-        rules = {"commitment": {key: commitment[key] for key in _AUTHORITY if readable and key in commitment}}
+def _typed(rules: Mapping[str, object]) -> Rules:
+    """The rules as values, defaults filled in."""
     groups = {
         one.name: _group(type(one.default), cast("dict[str, object]", rules[one.name]))
         for one in fields(Rules)
@@ -638,12 +631,11 @@ def _group(cls: Any, given: Mapping[str, object]) -> Any:
     )
 
 
-ALGORITHMS: Final = ("none", "majority", "supermajority", "unanimous", "weighted", "plurality")
-
-
-def denied(denials: Iterable[Denial]) -> MacpRefusedError:
-    """The refusal POLICY_DENIED, with its reasons as the protocol carries them (`protocol.md` 5.6)."""
+def permit(denials: Iterable[Denial]) -> None:
+    """Raises POLICY_DENIED with these reasons, as the protocol carries them (`protocol.md` 5.6); nothing where there are none."""
     found = tuple(denials)
+    if not found:
+        return
     entries = [
         {
             "code": one.code,
@@ -654,7 +646,7 @@ def denied(denials: Iterable[Denial]) -> MacpRefusedError:
     ]
     reasons = [one.message for one in found]
     details = json.dumps({"denials": entries, "reasons": reasons}, separators=(",", ":"), ensure_ascii=False).encode()
-    return MacpRefusedError("POLICY_DENIED", "; ".join(reasons), details)
+    raise MacpRefusedError("POLICY_DENIED", "; ".join(reasons), details)
 
 
 # Built in: always there, neither replaced nor removed (`protocol.md` 5.5).

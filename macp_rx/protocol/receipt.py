@@ -6,7 +6,6 @@ Building a receipt and checking its integrity need nothing but this package. Sig
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, Final, cast
 
 from macp_rx.errors import MacpRefusedError, MacpSessionError
 from macp_rx.protocol import jcs
-from macp_rx.protocol.canonical import rfc3339, unbase64
+from macp_rx.protocol.canonical import rfc3339
 from macp_rx.protocol.commitment import Integrity, hash_of, project_wire, read_projection
+from macp_rx.protocol.encoding import base64, base64url, unbase64, unbase64url
 from macp_rx.protocol.messages import STANDARD_MODES
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def build_receipt(
         "mode": mode,
         "commitment": projection,
         "commitment_hash": hash_of(projection),
-        "commitment_wire_b64": base64.b64encode(wire).decode(),
+        "commitment_wire_b64": base64(wire),
         "semantics_rev": {"implementation": semantics_rev.implementation, "rev": semantics_rev.rev},
         "issuer": issuer,
         "issued_at": rfc3339(issued_at // 1000 * 1000),
@@ -307,7 +307,7 @@ def _from_jwk(jwk: Mapping[str, object]) -> Ed25519PrivateKey:
 
 
 def _public_x(key: Ed25519PrivateKey) -> str:
-    return _base64url(key.public_key().public_bytes_raw())
+    return base64url(key.public_key().public_bytes_raw())
 
 
 def _need_extra() -> None:
@@ -338,8 +338,8 @@ def _integrity(members: Mapping[str, object]) -> Integrity:
 
 def _attest(body: Mapping[str, object], signer: ReceiptSigner) -> dict[str, str]:
     """An attestation: a JWS (RFC 7515, F) whose payload, detached, is the receipt without its attestations."""
-    header = _base64url(jcs.encode({"alg": "EdDSA", "kid": signer.kid}).encode())
-    return {"type": "jws", "jws": f"{header}..{_base64url(signer.sign(_signing_input(header, body)))}"}
+    header = base64url(jcs.encode({"alg": "EdDSA", "kid": signer.kid}).encode())
+    return {"type": "jws", "jws": f"{header}..{base64url(signer.sign(_signing_input(header, body)))}"}
 
 
 def _check(attestation: object, body: Mapping[str, object], trusted_keys: Mapping[str, str]) -> Attestation:
@@ -350,7 +350,7 @@ def _check(attestation: object, body: Mapping[str, object], trusted_keys: Mappin
     if len(parts) != 3 or parts[1]:
         return Attestation.INVALID
     try:
-        protected, signature = _unbase64url(parts[0]), _unbase64url(parts[2])
+        protected, signature = unbase64url(parts[0]), unbase64url(parts[2])
         header = _object(jcs.decode(protected.decode()))
     except (MacpSessionError, UnicodeDecodeError):
         return Attestation.INVALID
@@ -360,7 +360,7 @@ def _check(attestation: object, body: Mapping[str, object], trusted_keys: Mappin
     if not isinstance(kid, str) or kid not in trusted_keys:
         return Attestation.UNKNOWN_KEY
     try:
-        signed = _is_signed(_signing_input(parts[0], body), signature, _unbase64url(trusted_keys[kid]))
+        signed = _is_signed(_signing_input(parts[0], body), signature, unbase64url(trusted_keys[kid]))
     except MacpSessionError:  # the body has no canonical form, or the key is no base64url
         signed = False
     return Attestation.VALID if signed else Attestation.INVALID
@@ -370,7 +370,7 @@ def _signing_input(header: str, body: Mapping[str, object]) -> bytes:
     text = jcs.encode(body)
     if _has_float(body):  # 4.0 is 4 to RFC 8785; but a receipt has integers only, and 4.0 was never signed
         raise MacpSessionError("a receipt has no fractions")
-    return f"{header}.{_base64url(text.encode())}".encode()
+    return f"{header}.{base64url(text.encode())}".encode()
 
 
 def _is_signed(data: bytes, signature: bytes, public: bytes) -> bool:
@@ -403,7 +403,7 @@ def _has_float(value: object) -> bool:
             return False
 
 
-# JSON and base64url.
+# JSON.
 
 
 def _keys_of(jwks: str | Mapping[str, object]) -> list[Mapping[str, object]]:
@@ -420,7 +420,7 @@ def _is_ed25519(key: Mapping[str, object]) -> bool:
 def _key_bytes(text: object) -> bytes | None:
     """The 32 bytes of a JWK's ``x`` or ``d``; None if it is not that."""
     try:
-        raw = _unbase64url(str(text))
+        raw = unbase64url(str(text))
     except MacpSessionError:
         return None
     return raw if len(raw) == 32 else None
@@ -433,18 +433,3 @@ def _object(value: object) -> Mapping[str, object]:
 
 def _list(value: object) -> Sequence[object]:
     return cast("list[object]", value) if isinstance(value, list) else ()
-
-
-def _base64url(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-def _unbase64url(text: str) -> bytes:
-    """The bytes of a base64url text in its one right form (RFC 7515, 2): not empty, no padding, no stray bits."""
-    try:
-        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except ValueError:
-        raw = b""
-    if not raw or _base64url(raw) != text:
-        raise MacpSessionError(f"no base64url: {text!r:.80}")
-    return raw

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 from decimal import Decimal
-from typing import cast
+from typing import NoReturn, cast
 
-__all__ = ["as_json_text", "parse_json"]
+__all__ = ["as_json_text", "parse_json", "refuse_constant"]
 
 MAX_DEPTH = 127
 """Deeper nesting is refused, as by the reference runtime's parser, so that no text can exhaust the stack."""
@@ -16,14 +16,15 @@ MAX_DEPTH = 127
 def parse_json(text: str) -> object:
     """Parses JSON strictly: no NaN, no Infinity, no lone surrogates, at most 127 levels. Raises ValueError."""
     try:
-        value = json.loads(text, parse_constant=_refuse, parse_int=_integer)
+        value = json.loads(text, parse_constant=refuse_constant, parse_int=_integer)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     _check(value, 0)
     return value
 
 
-def _refuse(constant: str) -> object:
+def refuse_constant(constant: str) -> NoReturn:
+    """Raises ValueError for NaN and the infinities, which Python's parser takes."""
     raise ValueError(f"{constant} is no JSON")
 
 

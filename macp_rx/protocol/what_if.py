@@ -32,12 +32,11 @@ def what_if(session: Session, mode: Registered, candidate: Policy) -> policy_pb2
         MacpRefusedError: INTERNAL_ERROR: under its own policy the log does not lead to what the session is.
     """
     bound = session.bound.policy
-    log = tuple(session.log or ())
     recorded, other = _Side(mode, bound), _Side(mode, replace(candidate, policy_id=bound.policy_id))
     reply = policy_pb2.WhatIfReplayResponse(candidate_policy_id=candidate.policy_id, recorded_policy_id=bound.policy_id)
     index = 0
-    for entry in log:
-        before, after = recorded.take(entry), other.take(entry)
+    for entry in session.log or ():
+        before, after = recorded.take(index, entry), other.take(index, entry)
         envelope = entry.envelope
         if envelope is None:
             continue
@@ -67,16 +66,12 @@ class _Side:
         self.session: Session | None = None
         self._mode = mode
         self._policy = policy
-        self._index = -1
         self._resolved_by: tuple[int, Envelope] | None = None
 
-    def take(self, entry: Entry) -> policy_pb2.WhatIfEntryOutcome:
-        """What becomes of one entry on this side."""
-        envelope = entry.envelope
-        if envelope is not None:
-            self._index += 1
+    def take(self, index: int, entry: Entry) -> policy_pb2.WhatIfEntryOutcome:
+        """What becomes of one entry on this side, ``index`` envelopes into the history."""
         try:
-            return self._take(entry, envelope)
+            return self._take(index, entry)
         except MacpRefusedError as refusal:
             details = refusal.details if refusal.code == "POLICY_DENIED" else b""
             return Outcome(kind=Outcome.KIND_REFUSED, error_code=refusal.code, details=details)
@@ -90,19 +85,19 @@ class _Side:
             and mode.as_json(mine.mode_state) == mode.as_json(session.mode_state)
         )
 
-    def _take(self, entry: Entry, envelope: Envelope | None) -> policy_pb2.WhatIfEntryOutcome:
-        session = self.session
+    def _take(self, index: int, entry: Entry) -> policy_pb2.WhatIfEntryOutcome:
+        session, envelope = self.session, entry.envelope
         if session is None:
             self.session = lifecycle.replay([entry], self._mode, self._policy)
         elif envelope is None:
             if not session.ended:
                 self.session = lifecycle.reapply(session, self._mode, entry)
-        elif session.state != SessionState.SESSION_STATE_OPEN:
+        elif session.state != lifecycle.OPEN:
             return Outcome(kind=Outcome.KIND_NOT_OPEN)
         else:
             self.session = lifecycle.reapply(session, self._mode, entry)
             if self.session.ended:
-                self._resolved_by = (self._index, envelope)
+                self._resolved_by = (index, envelope)
         return Outcome(kind=Outcome.KIND_APPLIED, state=self._state())
 
     def _state(self) -> SessionState.ValueType:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Final, TypeVar, cast
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -52,7 +53,7 @@ def parse(cls: type[M], raw: bytes) -> M:
 def _has_unknown(message: Protobuf) -> bool:
     if len(UnknownFieldSet(message)):
         return True
-    if not _nests(message):
+    if not _nests(cast("Descriptor", message.DESCRIPTOR)):
         return False
     for field, value in message.ListFields():
         if field.type == FieldDescriptor.TYPE_MESSAGE:
@@ -64,17 +65,10 @@ def _has_unknown(message: Protobuf) -> bool:
     return False
 
 
-def _nests(message: Protobuf) -> bool:
+@cache
+def _nests(descriptor: Descriptor) -> bool:
     """Whether a message of this class can hold messages: most payloads cannot, and the look costs three times the rest."""
-    name = message.DESCRIPTOR.full_name
-    known = _nesting.get(name)
-    if known is None:
-        fields_of = message.DESCRIPTOR.fields
-        known = _nesting[name] = any(field.type == FieldDescriptor.TYPE_MESSAGE for field in fields_of)
-    return known
-
-
-_nesting: dict[str, bool] = {}
+    return any(field.type == FieldDescriptor.TYPE_MESSAGE for field in descriptor.fields)
 
 
 def _check(raw: bytes, descriptor: Descriptor) -> None:

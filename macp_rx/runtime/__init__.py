@@ -3,9 +3,9 @@
 from macp_rx.runtime.identity import Identity as Identity
 from macp_rx.runtime.identity import dev_identity as dev_identity
 from macp_rx.runtime.identity import static_tokens as static_tokens
-from macp_rx.runtime.kernel import Settings as Settings
 from macp_rx.runtime.runtime import Runtime as Runtime
 from macp_rx.runtime.service import Server as Server
 from macp_rx.runtime.service import Tls as Tls
+from macp_rx.runtime.state import Settings as Settings
 from macp_rx.runtime.store import SqliteStore as SqliteStore
 from macp_rx.runtime.store import Store as Store

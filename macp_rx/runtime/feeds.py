@@ -7,6 +7,7 @@ buffers are (`protocol.md` 6.5, 7), and running over ends it.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Final, Generic, TypeVar
 
 from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import MACPError
+from reactivex.internal import noop
 
 from macp_rx.errors import MacpRefusedError
 from macp_rx.protocol.lifecycle import Entry, Session
@@ -39,7 +41,7 @@ class History:
     forgotten: int = 0
 
 
-class Feed(Generic[T_co]):
+class Feed(ABC, Generic[T_co]):
     """The server's side of one streaming call.
 
     Attributes:
@@ -51,11 +53,11 @@ class Feed(Generic[T_co]):
     def __init__(self) -> None:
         self.ended: bool = False
         self.error: MacpRefusedError | None = None
-        self.wake: Callable[[], None] = _nothing
+        self.wake: Callable[[], None] = noop
 
+    @abstractmethod
     def take(self) -> T_co | None:
         """The next response, if there is one now."""
-        raise NotImplementedError
 
     def end(self, error: MacpRefusedError | None = None) -> None:
         """Ends the call, with OK or an error. Only the first end counts."""
@@ -192,7 +194,3 @@ def _replayed(entry: Entry) -> core_pb2.StreamSessionResponse:
     if not response.envelope.timestamp_unix_ms:
         response.envelope.timestamp_unix_ms = entry.at
     return response
-
-
-def _nothing() -> None:
-    return None

@@ -88,10 +88,12 @@ def _entry(number: int, entry: object) -> tuple[str, Identity]:
     token, sender = expect("token", str, ""), expect("sender", str, "")
     if not token or not sender:
         raise MacpSessionError(f"tokens[{number}] needs a token and a sender")
-    modes = cast("list[str]", expect("allowed_modes", list, None) or [])
+    modes = cast("list[object]", expect("allowed_modes", list, None) or [])
+    if not all(isinstance(mode, str) for mode in modes):
+        raise MacpSessionError(f"tokens[{number}].allowed_modes must be a list of strings")
     identity = Identity(
         cast("str", sender),
-        allowed_modes=frozenset(modes) or None,  # an empty list allows all
+        allowed_modes=frozenset(cast("list[str]", modes)) or None,  # an empty list allows all
         can_start_sessions=cast("bool", expect("can_start_sessions", bool, True)),
         max_open_sessions=cast("int | None", expect("max_open_sessions", int, None)),
         can_manage_mode_registry=cast("bool", expect("can_manage_mode_registry", bool, False)),
@@ -118,7 +120,9 @@ class Rates:
         if limit is None:
             return
         if len(self._windows) > CROWD:
-            self._windows = {key: times for key, times in self._windows.items() if times[-1] > now - WINDOW_MS}
+            self._windows = {
+                key: times for key, times in self._windows.items() if times and times[-1] > now - WINDOW_MS
+            }
         times = self._windows.setdefault((sender, starts), deque())
         while times and times[0] <= now - WINDOW_MS:
             times.popleft()

@@ -1,66 +1,58 @@
 """The runtime's decisions: a state and a request in, a state, a reply and what happened out. No clock, no I/O, no thread.
 
-One function per unary RPC, all of one shape, in `HANDLERS`. A refusal is a MacpRefusedError; only `send` and the lifecycle
-calls turn theirs into an Ack, and the registries theirs into a field, because the protocol does (`protocol.md` 1.2, 12.1).
+One function per unary RPC, all of one shape, in `HANDLERS`; those about modes and policies stand in `registries`. A refusal is
+a MacpRefusedError; only `send` and the lifecycle calls turn theirs into an Ack, and the registries theirs into a field, because
+the protocol does (`protocol.md` 1.2, 12.1).
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 from google.protobuf.message import Message as Protobuf
-from immutables import Map
 from macp.v1 import core_pb2, policy_pb2
-from macp.v1.envelope_pb2 import Ack, Envelope, MACPError, SessionState
+from macp.v1.envelope_pb2 import Ack, Envelope, MACPError
 
-from macp_rx.errors import MacpRefusedError
+from macp_rx.errors import MacpRefusedError, MacpSessionError
 from macp_rx.protocol import lifecycle
+from macp_rx.protocol.encoding import base64url, unbase64url
 from macp_rx.protocol.lifecycle import Entry, Kind, Session
-from macp_rx.protocol.messages import MACP_VERSION, STANDARD_MODES
-from macp_rx.protocol.modes import MODES, Registered
-from macp_rx.protocol.modes.passthrough import Passthrough
-from macp_rx.protocol.policy import BUILT_IN, Policy, policy_from
-from macp_rx.protocol.receipt import ReceiptSigner, SemanticsRev, build_receipt, public_jwks
-from macp_rx.protocol.validation import is_blank
+from macp_rx.protocol.messages import MACP_VERSION
+from macp_rx.protocol.policy import DEFAULT, policy_from
+from macp_rx.protocol.receipt import SemanticsRev, build_receipt, public_jwks
 from macp_rx.protocol.what_if import what_if
+from macp_rx.runtime import registries
 from macp_rx.runtime.identity import Caller
+from macp_rx.runtime.state import (
+    RUNTIME_NAME,
+    Changed,
+    Compacted,
+    Event,
+    Issued,
+    Kept,
+    Lifecycle,
+    Logged,
+    Result,
+    Signalled,
+    State,
+)
 
 __all__ = [
     "HANDLERS",
     "OPEN_TO_ALL",
-    "Changed",
-    "Compacted",
-    "Event",
-    "Issued",
-    "Kept",
-    "Logged",
-    "ModeAdded",
-    "ModePromoted",
-    "ModeRemoved",
-    "PolicyAdded",
-    "PolicyRemoved",
-    "Result",
-    "Settings",
-    "Signalled",
-    "State",
     "admit",
     "answer",
     "check_credential",
+    "error_of",
     "look",
     "may_read",
     "not_kept",
-    "policies",
     "rebuild",
     "sweep",
-    "with_policies",
 ]
-
-Lifecycle = core_pb2.SessionLifecycleEvent
 
 OPEN_TO_ALL: Final = frozenset(
     {
@@ -82,158 +74,8 @@ ABOUT_A_SESSION: Final = frozenset(
 )
 """RPCs that find out first whether the session they are about has expired."""
 
-RUNTIME_NAME: Final = "macp-rx"
 TITLE: Final = "macp_rx embedded runtime"
 MAX_TOKEN: Final = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What whoever runs a runtime decides.
-
-    Attributes:
-        max_payload_bytes: the largest payload that is accepted.
-        default_page_size: sessions on a page of ListSessions, where the request names no number.
-        max_page_size: the most that a request can ask for.
-        compact_ended: forget a session's history when it ends, as a file-backed reference runtime does.
-        policies_read_only: no policy can be registered or removed.
-        starts_per_minute: sessions that one sender may start; None is no limit.
-        messages_per_minute: other messages that one sender may send; None is no limit.
-        retention_ms: how long after its start a session that has ended is kept, in milliseconds; None is for ever.
-        runtime_id: who issues its decision receipts.
-        signer: signs them; None leaves them unsigned.
-        retired_keys: JSON Web Key Set of the keys that no longer sign.
-    """
-
-    max_payload_bytes: int = 1_048_576
-    default_page_size: int = 100
-    max_page_size: int = 1000
-    compact_ended: bool = False
-    policies_read_only: bool = False
-    starts_per_minute: int | None = None
-    messages_per_minute: int | None = None
-    retention_ms: int | None = None
-    runtime_id: str = RUNTIME_NAME
-    signer: ReceiptSigner | None = None
-    retired_keys: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """Everything the runtime knows.
-
-    Attributes:
-        settings: what it was told.
-        sessions: session id -> session.
-        modes: mode -> what it is registered as.
-        policies: policy id -> policy.
-    """
-
-    settings: Settings = field(default_factory=Settings)
-    sessions: Map[str, Session] = field(default_factory=Map[str, Session])
-    modes: Map[str, Registered] = field(default_factory=lambda: Map[str, Registered](MODES))
-    policies: Map[str, Policy] = field(default_factory=lambda: Map[str, Policy](BUILT_IN))
-
-    def holding(self, session: Session) -> State:
-        """This state with a session as it is now."""
-        return State(self.settings, self.sessions.set(session.session_id, session), self.modes, self.policies)
-
-    def without(self, session_id: str) -> State:
-        """This state without a session, which nobody can read or reach any more."""
-        return replace(self, sessions=self.sessions.delete(session_id))
-
-
-# What happened. All but `Changed` and `Signalled` is what a store keeps and what `rebuild` makes the state again from.
-
-
-class Logged(NamedTuple):
-    """Something happened to a session: it has accepted an envelope, or changed its state.
-
-    Attributes:
-        session_id: which session.
-        entry: what.
-        policy: what the session is bound to, where the entry is its start: the registry may change before a restart.
-    """
-
-    session_id: str
-    entry: Entry
-    policy: Policy | None = None
-
-
-class Issued(NamedTuple):
-    """A session's decision receipt was made; it stays the same for ever."""
-
-    session_id: str
-    receipt: str
-
-
-class ModeAdded(NamedTuple):
-    """A mode was registered."""
-
-    descriptor: core_pb2.ModeDescriptor
-
-
-class ModePromoted(NamedTuple):
-    """A mode became standards-track, under a name that may be new."""
-
-    mode: str
-    name: str
-
-
-class ModeRemoved(NamedTuple):
-    """A mode is no longer registered."""
-
-    mode: str
-
-
-class PolicyAdded(NamedTuple):
-    """A policy was registered."""
-
-    policy: Policy
-
-
-class PolicyRemoved(NamedTuple):
-    """A policy is no longer registered."""
-
-    policy_id: str
-
-
-class Compacted(NamedTuple):
-    """A session has ended, and its history is forgotten."""
-
-    session_id: str
-
-
-class Changed(NamedTuple):
-    """A session began, changed its state, or ended: what watchers of sessions are told."""
-
-    kind: Lifecycle.EventType.ValueType
-    session_id: str
-
-
-class Signalled(NamedTuple):
-    """A Signal or Progress was accepted."""
-
-    envelope: Envelope
-
-
-Kept = Logged | Issued | ModeAdded | ModePromoted | ModeRemoved | PolicyAdded | PolicyRemoved
-Event = Kept | Compacted | Changed | Signalled
-
-
-class Result(NamedTuple):
-    """What a request led to.
-
-    Attributes:
-        state: the next state.
-        reply: what the caller hears, or the refusal that the call fails with.
-        events: what happened, in the order in which it is told.
-    """
-
-    state: State
-    reply: Protobuf | MacpRefusedError
-    events: tuple[Event, ...] = ()
-
 
 Handler = Callable[[State, Caller | None, Any, int], Result]
 
@@ -289,7 +131,6 @@ def send(state: State, caller: Caller | None, request: core_pb2.SendRequest, now
         raise MacpRefusedError("INVALID_ENVELOPE", "SendRequest must contain an envelope")
     envelope = request.envelope
     events: tuple[Event, ...] = ()
-    duplicate = False
     try:
         lifecycle.check_shape(envelope, state.settings.max_payload_bytes)
         if caller is None:
@@ -297,37 +138,38 @@ def send(state: State, caller: Caller | None, request: core_pb2.SendRequest, now
         envelope = caller.bind(envelope)
         caller.check_may(envelope)
         caller.take(now, starts=envelope.message_type == "SessionStart")
-        state, events, refusal, duplicate = admit(state, caller, envelope, now)
+        state, events, refusal = admit(state, caller, envelope, now)
     except MacpRefusedError as error:
         refusal = error.as_value()
     if refusal is not None:
-        return Result(state, core_pb2.SendResponse(ack=nack(envelope, refusal, now)), events)
+        ack = _nack(refusal, now, envelope.session_id, envelope.message_id)
+        return Result(state, core_pb2.SendResponse(ack=ack), events)
     session = None if envelope.message_type in lifecycle.AMBIENT else state.sessions.get(envelope.session_id)
     ack = Ack(
         ok=True,
-        duplicate=duplicate,
+        duplicate=not events,
         message_id=envelope.message_id,
         session_id=envelope.session_id,
         accepted_at_unix_ms=now,
-        session_state=SessionState.SESSION_STATE_OPEN if session is None else session.state,
+        session_state=lifecycle.OPEN if session is None else session.state,
     )
     return Result(state, core_pb2.SendResponse(ack=ack), events)
 
 
 def admit(
     state: State, caller: Caller, envelope: Envelope, now: int
-) -> tuple[State, tuple[Event, ...], MacpRefusedError | None, bool]:
+) -> tuple[State, tuple[Event, ...], MacpRefusedError | None]:
     """Whether an envelope of the right shape, from whom it says, is accepted (`protocol.md` 2.1, 8).
 
     Returns:
-        The next state, what happened (an overdue session expires even if the message is refused), the refusal, and
-        whether the message was accepted before.
+        The next state, what happened (an overdue session expires even if the message is refused), and the refusal. Nothing
+        happens without a refusal if the message was accepted before.
     """
     known = state.sessions.get(envelope.session_id)
     try:
         if envelope.message_type in lifecycle.AMBIENT:
             lifecycle.check_ambient(envelope)
-            return state, (Signalled(envelope),), None, False
+            return state, (Signalled(envelope),), None
         if envelope.message_type == "SessionStart":
             after = lifecycle.start(
                 envelope, now, known=known, mode=state.modes.get(envelope.mode), policies=state.policies
@@ -340,10 +182,8 @@ def admit(
         else:
             after, refusal = lifecycle.receive(known, state.modes.get(known.bound.mode), envelope, now)
     except MacpRefusedError as refused:
-        return state, (), refused.as_value(), False
-    duplicate = after is known and refusal is None
-    state, events = _held(state, known, after)
-    return state, events, refusal, duplicate
+        return state, (), refused.as_value()
+    return *_held(state, known, after), refusal
 
 
 def _check_open_sessions(state: State, caller: Caller, now: int) -> None:
@@ -358,16 +198,21 @@ def _check_open_sessions(state: State, caller: Caller, now: int) -> None:
         raise MacpRefusedError("RATE_LIMITED", f"{caller.sender!r} has {open_now} open sessions and may have {most}")
 
 
-def nack(envelope: Envelope, refusal: MacpRefusedError, now: int) -> Ack:
+def _nack(refusal: MacpRefusedError, now: int, session_id: str, message_id: str = "") -> Ack:
     """The Ack that says no."""
-    error = MACPError(
+    error = error_of(refusal, session_id, message_id)
+    return Ack(message_id=message_id, session_id=session_id, accepted_at_unix_ms=now, error=error)
+
+
+def error_of(refusal: MacpRefusedError, session_id: str, message_id: str) -> MACPError:
+    """A refusal as it stands in an Ack or on a stream."""
+    return MACPError(
         code=refusal.code,
         message=refusal.message,
-        session_id=envelope.session_id,
-        message_id=envelope.message_id,
+        session_id=session_id,
+        message_id=message_id,
         details=refusal.details,
     )
-    return Ack(message_id=envelope.message_id, session_id=envelope.session_id, accepted_at_unix_ms=now, error=error)
 
 
 def not_kept(request: Protobuf, now: int) -> Protobuf | MacpRefusedError:
@@ -375,13 +220,15 @@ def not_kept(request: Protobuf, now: int) -> Protobuf | MacpRefusedError:
     refusal = MacpRefusedError("INTERNAL_ERROR", "what it leads to could not be kept; try again")
     match request:
         case core_pb2.SendRequest():
-            return core_pb2.SendResponse(ack=nack(request.envelope, refusal, now))
+            return core_pb2.SendResponse(
+                ack=_nack(refusal, now, request.envelope.session_id, request.envelope.message_id)
+            )
         case core_pb2.CancelSessionRequest():
-            return core_pb2.CancelSessionResponse(ack=_control_nack(request.session_id, refusal, now))
+            return core_pb2.CancelSessionResponse(ack=_nack(refusal, now, request.session_id))
         case core_pb2.SuspendSessionRequest():
-            return core_pb2.SuspendSessionResponse(ack=_control_nack(request.session_id, refusal, now))
+            return core_pb2.SuspendSessionResponse(ack=_nack(refusal, now, request.session_id))
         case core_pb2.ResumeSessionRequest():
-            return core_pb2.ResumeSessionResponse(ack=_control_nack(request.session_id, refusal, now))
+            return core_pb2.ResumeSessionResponse(ack=_nack(refusal, now, request.session_id))
         case _:
             return refusal
 
@@ -466,18 +313,13 @@ def _control(
     try:
         after = change(session, now)
     except MacpRefusedError as refusal:
-        return state, _control_nack(session_id, refusal, now), ()
+        return state, _nack(refusal, now, session_id), ()
     state, events = _held(state, session, after)
     if verb == "resume" and after.ended:
         over = MacpRefusedError("SESSION_NOT_OPEN", "it was suspended too long or too often, and has expired")
-        return state, _control_nack(session_id, over, now), events
+        return state, _nack(over, now, session_id), events
     ack = Ack(ok=True, session_id=session_id, accepted_at_unix_ms=now, session_state=after.state)
     return state, ack, events
-
-
-def _control_nack(session_id: str, refusal: MacpRefusedError, now: int) -> Ack:
-    error = MACPError(code=refusal.code, message=refusal.message, session_id=session_id)
-    return Ack(session_id=session_id, accepted_at_unix_ms=now, error=error)
 
 
 def list_sessions(state: State, caller: Caller | None, request: core_pb2.ListSessionsRequest, now: int) -> Result:
@@ -494,20 +336,16 @@ def list_sessions(state: State, caller: Caller | None, request: core_pb2.ListSes
 
 
 def _token(session_id: str) -> str:
-    return base64.urlsafe_b64encode(b"v1:" + session_id.encode()).rstrip(b"=").decode()
+    return base64url(b"v1:" + session_id.encode())
 
 
 def _cursor(token: str) -> str:
     try:
-        if len(token) > MAX_TOKEN:
-            raise ValueError
-        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
-        version, _, cursor = raw.partition(":")
-        if version != "v1" or not cursor or _token(cursor) != token:  # the last: bits that no encoder leaves
-            raise ValueError
-    except (ValueError, binascii.Error):
-        message = "INVALID_ARGUMENT: page_token is not a valid continuation token"
-        raise MacpRefusedError("INVALID_REQUEST", message) from None
+        version, _, cursor = unbase64url(token).decode().partition(":")
+    except (MacpSessionError, UnicodeDecodeError):
+        version = cursor = ""
+    if len(token) > MAX_TOKEN or version != "v1" or not cursor:
+        raise MacpRefusedError("INVALID_REQUEST", "INVALID_ARGUMENT: page_token is not a valid continuation token")
     return cursor
 
 
@@ -569,228 +407,9 @@ def get_manifest(state: State, caller: Caller | None, request: core_pb2.GetManif
     return Result(state, core_pb2.GetManifestResponse(manifest=manifest))
 
 
-def list_modes(state: State, caller: Caller | None, request: core_pb2.ListModesRequest, now: int) -> Result:
-    """ListModes: the standard modes in the order of their RFCs, then the promoted ones by name."""
-    promoted = sorted(name for name, mode in state.modes.items() if mode.standards_track and name not in STANDARD_MODES)
-    modes = [state.modes[name].descriptor for name in (*STANDARD_MODES, *promoted)]
-    return Result(state, core_pb2.ListModesResponse(modes=modes))
-
-
-def list_ext_modes(state: State, caller: Caller | None, request: core_pb2.ListExtModesRequest, now: int) -> Result:
-    """ListExtModes: the others, by name."""
-    modes = [mode.descriptor for _, mode in sorted(state.modes.items()) if not mode.standards_track]
-    return Result(state, core_pb2.ListExtModesResponse(modes=modes))
-
-
 def list_roots(state: State, caller: Caller | None, request: core_pb2.ListRootsRequest, now: int) -> Result:
     """ListRoots: none, as in the reference runtime."""
     return Result(state, core_pb2.ListRootsResponse())
-
-
-# Mode registry
-
-
-def register_ext_mode(
-    state: State, caller: Caller | None, request: core_pb2.RegisterExtModeRequest, now: int
-) -> Result:
-    """RegisterExtMode: what is wrong with the descriptor is told in the reply."""
-    _check_manages(caller)
-    if not request.HasField("mode_descriptor"):
-        raise MacpRefusedError("INVALID_REQUEST", "mode_descriptor required")
-    descriptor = request.mode_descriptor
-    problem = _unfit(state, descriptor)
-    if problem:
-        return Result(state, core_pb2.RegisterExtModeResponse(error=problem))
-    added = ModeAdded(descriptor)
-    return Result(_with_mode(state, added), core_pb2.RegisterExtModeResponse(ok=True), (added,))
-
-
-def _unfit(state: State, descriptor: core_pb2.ModeDescriptor) -> str:
-    """What the first check of `protocol.md` 1.2 (RegisterExtMode) that the descriptor fails says; empty if it is fit."""
-    name, terminal = descriptor.mode, descriptor.terminal_message_types
-    checks = (
-        (is_blank(name), "mode must not be empty"),
-        (name.startswith("macp.mode."), "names that begin with macp.mode. are the standard's own"),
-        (not descriptor.message_types, "message_types must not be empty"),
-        (is_blank(descriptor.mode_version), "mode_version must not be blank"),
-        (not terminal, "terminal_message_types must not be empty"),
-        (any(one != "Commitment" for one in terminal), "the only terminal message type is Commitment"),
-        ("Commitment" not in descriptor.message_types, "message_types must list the terminal type Commitment"),
-        (name in state.modes, f"mode {name!r} is registered already"),
-    )
-    return next((problem for fails, problem in checks if fails), "")
-
-
-def unregister_ext_mode(
-    state: State, caller: Caller | None, request: core_pb2.UnregisterExtModeRequest, now: int
-) -> Result:
-    """UnregisterExtMode: sessions of the mode then accept nothing more."""
-    _check_manages(caller)
-    known = state.modes.get(request.mode)
-    problem = (
-        f"mode {request.mode!r} is not registered"
-        if known is None
-        else f"mode {request.mode!r} is built in"
-        if known.built_in
-        else f"mode {request.mode!r} was promoted to the standards track"
-        if known.standards_track
-        else ""
-    )
-    if problem:
-        return Result(state, core_pb2.UnregisterExtModeResponse(error=problem))
-    removed = ModeRemoved(request.mode)
-    return Result(_with_mode(state, removed), core_pb2.UnregisterExtModeResponse(ok=True), (removed,))
-
-
-def promote_mode(state: State, caller: Caller | None, request: core_pb2.PromoteModeRequest, now: int) -> Result:
-    """PromoteMode: a mode becomes standards-track, under a new name or its own."""
-    _check_manages(caller)
-    old, new = request.mode, request.promoted_mode_name or request.mode
-    known = state.modes.get(old)
-    problem = (
-        f"mode {old!r} is not registered"
-        if known is None
-        else f"mode {old!r} is standards-track already"
-        if known.standards_track
-        else "names that begin with macp.mode. are the standard's own"
-        if new != old and new.startswith("macp.mode.")
-        else "the new name must not be blank"
-        if is_blank(new)
-        else f"mode {new!r} exists already"
-        if new != old and new in state.modes
-        else ""
-    )
-    if known is None or problem:
-        return Result(state, core_pb2.PromoteModeResponse(error=problem))
-    promoted = ModePromoted(old, new)
-    return Result(_with_mode(state, promoted), core_pb2.PromoteModeResponse(ok=True, mode=new), (promoted,))
-
-
-def _with_mode(state: State, change: ModeAdded | ModePromoted | ModeRemoved) -> State:
-    modes = state.modes
-    match change:
-        case ModeAdded(descriptor):
-            modes = modes.set(descriptor.mode, Registered(Passthrough(descriptor), descriptor))
-        case ModeRemoved(mode):
-            modes = modes.delete(mode)
-        case ModePromoted(mode, name):
-            known = modes[mode]
-            descriptor = core_pb2.ModeDescriptor()
-            descriptor.CopyFrom(known.descriptor)
-            descriptor.mode = name
-            modes = modes.delete(mode).set(name, replace(known, descriptor=descriptor, standards_track=True))
-    return replace(state, modes=modes)
-
-
-def _check_manages(caller: Caller | None) -> None:
-    if caller is not None:
-        caller.check_manages()
-
-
-# Policies
-
-
-def register_policy(state: State, caller: Caller | None, request: policy_pb2.RegisterPolicyRequest, now: int) -> Result:
-    """RegisterPolicy: what is wrong with the policy is told in the reply."""
-    _check_writable(state, caller)
-    if not request.HasField("policy_descriptor"):
-        raise MacpRefusedError("INVALID_REQUEST", "policy_descriptor required")
-    try:
-        policy = _new_policy(state, request.policy_descriptor)
-    except MacpRefusedError as refusal:
-        return Result(state, policy_pb2.RegisterPolicyResponse(error=f"{refusal.code}: {refusal.message}"))
-    if policy.policy_id in state.policies:
-        problem = f"policy '{policy.policy_id}' is already registered"
-        return Result(state, policy_pb2.RegisterPolicyResponse(error=problem))
-    added = PolicyAdded(policy)
-    return Result(_with_policy(state, added), policy_pb2.RegisterPolicyResponse(ok=True), (added,))
-
-
-def _new_policy(state: State, descriptor: policy_pb2.PolicyDescriptor) -> Policy:
-    """The policy, after the checks of `protocol.md` 5.3 but the last, whether the id is taken."""
-    policy_id = descriptor.policy_id
-    if is_blank(policy_id):
-        raise MacpRefusedError("INVALID_POLICY_DEFINITION", "policy_id must not be blank")
-    if policy_id == "policy.default":
-        raise MacpRefusedError("INVALID_POLICY_DEFINITION", "'policy.default' is built in")
-    policy = policy_from(descriptor)
-    if policy_id.startswith("policy.std."):
-        known = BUILT_IN.get(policy_id)
-        if known is None or (policy.mode, policy.schema_version, policy.rules) != (
-            known.mode,
-            known.schema_version,
-            known.rules,
-        ):
-            raise MacpRefusedError(
-                "INVALID_POLICY_DEFINITION", f"'{policy_id}': ids that begin with policy.std. are the standard's own"
-            )
-    return policy
-
-
-def with_policies(state: State, descriptors: Iterable[policy_pb2.PolicyDescriptor]) -> State:
-    """The state with policies that are there from the start. Raises INVALID_POLICY_DEFINITION, which names the policy."""
-    for descriptor in descriptors:
-        try:
-            policy = _new_policy(state, descriptor)
-        except MacpRefusedError as refusal:
-            raise MacpRefusedError(refusal.code, f"policy {descriptor.policy_id!r}: {refusal.message}") from None
-        if policy.policy_id in state.policies and policy.policy_id not in BUILT_IN:
-            raise MacpRefusedError("INVALID_POLICY_DEFINITION", f"policy {policy.policy_id!r} is defined twice")
-        state = _with_policy(state, PolicyAdded(policy))
-    return state
-
-
-def unregister_policy(
-    state: State, caller: Caller | None, request: policy_pb2.UnregisterPolicyRequest, now: int
-) -> Result:
-    """UnregisterPolicy: sessions that are bound to it keep it."""
-    _check_writable(state, caller)
-    policy_id = request.policy_id
-    problem = (
-        f"cannot unregister the built-in policy '{policy_id}'"
-        if policy_id in BUILT_IN
-        else ""
-        if policy_id in state.policies
-        else f"policy '{policy_id}' not found"
-    )
-    if problem:
-        return Result(state, policy_pb2.UnregisterPolicyResponse(error=problem))
-    removed = PolicyRemoved(policy_id)
-    return Result(_with_policy(state, removed), policy_pb2.UnregisterPolicyResponse(ok=True), (removed,))
-
-
-def _with_policy(state: State, change: PolicyAdded | PolicyRemoved) -> State:
-    if isinstance(change, PolicyRemoved):
-        return replace(state, policies=state.policies.delete(change.policy_id))
-    return replace(state, policies=state.policies.set(change.policy.policy_id, change.policy))
-
-
-def _check_writable(state: State, caller: Caller | None) -> None:
-    if state.settings.policies_read_only:
-        raise MacpRefusedError("REGISTRY_READ_ONLY", "this runtime's policies come from files")
-    _check_manages(caller)
-
-
-def get_policy(state: State, caller: Caller | None, request: policy_pb2.GetPolicyRequest, now: int) -> Result:
-    """GetPolicy."""
-    policy = state.policies.get(request.policy_id)
-    if policy is None:
-        raise MacpRefusedError("UNKNOWN_POLICY_VERSION", f"policy '{request.policy_id}' not found")
-    return Result(state, policy_pb2.GetPolicyResponse(policy_descriptor=policy.descriptor()))
-
-
-def list_policies(state: State, caller: Caller | None, request: policy_pb2.ListPoliciesRequest, now: int) -> Result:
-    """ListPolicies: those of a mode and those of any mode; all for an empty mode."""
-    return Result(state, policy_pb2.ListPoliciesResponse(descriptors=policies(state, request.mode)))
-
-
-def policies(state: State, mode: str = "") -> list[policy_pb2.PolicyDescriptor]:
-    """The policies that may be bound in a mode, or all of them, by id."""
-    return [
-        policy.descriptor()
-        for _, policy in sorted(state.policies.items())
-        if mode in ("", policy.mode) or policy.mode == "*"
-    ]
 
 
 def what_if_replay(state: State, caller: Caller | None, request: policy_pb2.WhatIfReplayRequest, now: int) -> Result:
@@ -816,7 +435,7 @@ def what_if_replay(state: State, caller: Caller | None, request: policy_pb2.What
 
 # Receipts
 
-SEMANTICS: Final = SemanticsRev("macp-rx", 1)
+SEMANTICS: Final = SemanticsRev(RUNTIME_NAME, 1)
 """Which rules sessions here are decided by. A new number when a rule changes what a history leads to."""
 
 
@@ -862,16 +481,16 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "ResumeSession": resume_session,
     "ListSessions": list_sessions,
     "GetManifest": get_manifest,
-    "ListModes": list_modes,
-    "ListExtModes": list_ext_modes,
+    "ListModes": registries.list_modes,
+    "ListExtModes": registries.list_ext_modes,
     "ListRoots": list_roots,
-    "RegisterExtMode": register_ext_mode,
-    "UnregisterExtMode": unregister_ext_mode,
-    "PromoteMode": promote_mode,
-    "RegisterPolicy": register_policy,
-    "UnregisterPolicy": unregister_policy,
-    "GetPolicy": get_policy,
-    "ListPolicies": list_policies,
+    "RegisterExtMode": registries.register_ext_mode,
+    "UnregisterExtMode": registries.unregister_ext_mode,
+    "PromoteMode": registries.promote_mode,
+    "RegisterPolicy": registries.register_policy,
+    "UnregisterPolicy": registries.unregister_policy,
+    "GetPolicy": registries.get_policy,
+    "ListPolicies": registries.list_policies,
     "WhatIfReplay": what_if_replay,
     "GetDecisionReceipt": get_decision_receipt,
     "GetReceiptKeys": get_receipt_keys,
@@ -942,10 +561,8 @@ def _again(state: State, one: Kept) -> State:
             return state.holding(_remembered(state, _relogged(state, one)))
         case Issued(session_id, receipt):
             return state.holding(replace(state.sessions[session_id], receipt=receipt))
-        case ModeAdded() | ModePromoted() | ModeRemoved():
-            return _with_mode(state, one)
-        case PolicyAdded() | PolicyRemoved():
-            return _with_policy(state, one)
+        case _:
+            return registries.changed(state, one)
 
 
 def _relogged(state: State, logged: Logged) -> Session:
@@ -956,5 +573,5 @@ def _relogged(state: State, logged: Logged) -> Session:
     known = state.sessions.get(logged.session_id)
     if known is not None and not known.ended:  # one that was forgotten may have started anew
         raise MacpRefusedError("SESSION_ALREADY_EXISTS", f"session {logged.session_id!r} starts twice")
-    policy = logged.policy or BUILT_IN["policy.default"]
+    policy = logged.policy or DEFAULT
     return lifecycle.replay([entry], state.modes[entry.envelope.mode], policy)

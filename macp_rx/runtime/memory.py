@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from google.protobuf.message import Message as Protobuf
 from macp.v1 import core_pb2
 from reactivex import abc
+from reactivex.internal import noop
 
 from macp_rx.clock import Clock
-from macp_rx.errors import GRPC_STATUS, MacpClosedError, MacpError, MacpRefusedError, MacpTransportError
+from macp_rx.errors import MacpClosedError, MacpError, MacpRefusedError, MacpTransportError
+from macp_rx.runtime.failure import failure
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call, Metadata, Method, Receiver, reply_to
 
@@ -72,7 +74,7 @@ class MemoryTransport:
                 receiver.on_error(error)
                 return
             if isinstance(reply, MacpRefusedError):
-                receiver.on_error(_transport_error(reply, method.path))
+                receiver.on_error(failure(reply, method.path))
             else:
                 reply_to(receiver, _copy(cast("Res", reply)))
 
@@ -85,13 +87,13 @@ class MemoryTransport:
         receiver: Receiver[Res],
         *,
         auth: AuthConfig | None,
-        on_sent: Callable[[], None] | None = None,
+        on_sent: Callable[[], None] = noop,
         patient: bool = False,
         trace: Metadata | None = None,
     ) -> Call[Req]:
         """Starts a streaming call on the clock's next turn."""
         self._check_open()
-        call = _MemoryCall(self._runtime, method, receiver, auth, on_sent or _nothing, self._forget)
+        call = _MemoryCall(self._runtime, method, receiver, auth, on_sent, self._forget)
         self._calls.add(call)  # type: ignore[arg-type]
         call.start(requests)
         return call
@@ -189,7 +191,7 @@ class _MemoryCall(Generic[Req, Res]):
             else:
                 self._feed = self._runtime.watch(name, caller)
         except MacpRefusedError as refusal:
-            self._finish(_transport_error(refusal, self._method.path))
+            self._finish(failure(refusal, self._method.path))
         except Exception as error:  # a token provider's own
             self._finish(error)
         else:
@@ -216,7 +218,7 @@ class _MemoryCall(Generic[Req, Res]):
                 self._finish(error)
                 return
         if feed.ended and not (self._paused or self._over):
-            self._finish(_transport_error(feed.error, self._method.path) if feed.error else None)
+            self._finish(failure(feed.error, self._method.path) if feed.error else None)
 
     def _finish(self, error: Exception | None) -> None:
         if not self._over:
@@ -249,22 +251,3 @@ def _token(auth: AuthConfig | None) -> str | None:
     if not token:
         raise MacpTransportError("UNAUTHENTICATED", "the token provider returned no token")
     return token
-
-
-def _transport_error(refusal: MacpRefusedError, method: str) -> MacpTransportError:
-    """What a client would have got from a server that refused the call."""
-    trailers: list[tuple[str, str | bytes]] = [("macp-error-code", refusal.code)]
-    if refusal.details:
-        trailers.append(("macp-error-details-bin", refusal.details))
-    return MacpTransportError(
-        GRPC_STATUS[refusal.code],
-        refusal.message,
-        code=refusal.code,
-        details=refusal.details,
-        trailing_metadata=trailers,
-        method=method,
-    )
-
-
-def _nothing() -> None:
-    return None

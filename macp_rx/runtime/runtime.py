@@ -13,18 +13,35 @@ from google.protobuf.message import Message as Protobuf
 from macp.v1 import core_pb2, policy_pb2
 from macp.v1.envelope_pb2 import Envelope
 from reactivex import abc
+from reactivex.internal import noop
 
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpError, MacpRefusedError
 from macp_rx.protocol import lifecycle
 from macp_rx.protocol.lifecycle import Kind
-from macp_rx.runtime import kernel
+from macp_rx.runtime import kernel, registries
 from macp_rx.runtime.feeds import Feed, History, QueueFeed, SessionFeed
 from macp_rx.runtime.identity import Caller, Identify, Rates, dev_identity
-from macp_rx.runtime.kernel import Settings
 from macp_rx.runtime.memory import MemoryTransport
 from macp_rx.runtime.service import Server, Tls
 from macp_rx.runtime.session_call import SessionCall
+from macp_rx.runtime.state import (
+    Changed,
+    Compacted,
+    Event,
+    Issued,
+    Kept,
+    Lifecycle,
+    Logged,
+    ModeAdded,
+    ModePromoted,
+    ModeRemoved,
+    PolicyAdded,
+    PolicyRemoved,
+    Settings,
+    Signalled,
+    State,
+)
 from macp_rx.runtime.store import SqliteStore, Store
 from macp_rx.transport.loop import LoopLease
 
@@ -72,10 +89,10 @@ class Runtime:
         settings: Settings | None = None,
         policies: Iterable[policy_pb2.PolicyDescriptor] = (),
     ) -> None:
-        self._release: Callable[[], None] = _nothing
+        self._release: Callable[[], None] = noop
         settings = settings or Settings()
+        self._state = registries.with_policies(State(settings), policies)
         self._store = SqliteStore(store) if isinstance(store, str | Path) else store
-        self._state = kernel.with_policies(kernel.State(settings), policies)
         self._identify = identify
         self._rates = Rates(settings.starts_per_minute, settings.messages_per_minute)
         self._histories: dict[str, History] = {}
@@ -112,6 +129,8 @@ class Runtime:
             drain: seconds that calls under way get when the server closes, before they end with UNAVAILABLE.
 
         Raises:
+            MacpSessionError: ``bind`` is not of that form.
+            MacpError: the runtime is on a virtual clock.
             OSError: the port cannot be bound.
         """
         server = Server(self, bind, tls=tls, drain=drain)
@@ -148,7 +167,7 @@ class Runtime:
     # What follows is for the carriers (`memory`, `service`), and happens on the clock's thread.
 
     @property
-    def state(self) -> kernel.State:
+    def state(self) -> State:
         """What it knows now. A value."""
         return self._state
 
@@ -189,15 +208,11 @@ class Runtime:
             case "WatchPolicies":
                 return self._opened(QueueFeed([self._known_policies()], REGISTRY_LIMIT, None), self._policies)
             case "WatchSignals":
-                lagged = MacpRefusedError(
-                    "STREAM_LAGGED", f"WatchSignals receiver fell behind by more than {SIGNAL_LIMIT} signals"
-                )
-                return self._opened(QueueFeed[core_pb2.WatchSignalsResponse]((), SIGNAL_LIMIT, lagged), self._signals)
+                signals = QueueFeed[core_pb2.WatchSignalsResponse]((), SIGNAL_LIMIT, _lagged(name, SIGNAL_LIMIT))
+                return self._opened(signals, self._signals)
             case _:
-                lagged = MacpRefusedError(
-                    "STREAM_LAGGED", f"WatchSessions receiver fell behind by more than {LIFECYCLE_LIMIT} events"
-                )
-                return self._opened(QueueFeed(self._sessions_so_far(), LIFECYCLE_LIMIT, lagged), self._lifecycle)
+                sessions = QueueFeed(self._sessions_so_far(), LIFECYCLE_LIMIT, _lagged(name, LIFECYCLE_LIMIT))
+                return self._opened(sessions, self._lifecycle)
 
     def _opened(self, feed: QueueFeed[T], group: dict[QueueFeed[T], None] | None = None) -> QueueFeed[T]:
         def forget() -> None:
@@ -214,17 +229,17 @@ class Runtime:
         kernel.check_credential(self._state, "StreamSession", caller)
         assert caller is not None
         call = SessionCall(self, caller)
-        self._open[call.feed] = _nothing
+        self._open[call.feed] = noop
         return call
 
     def leave(self, feed: Feed[Protobuf]) -> None:
         """Forgets a feed whose call is over."""
-        self._open.pop(feed, _nothing)()
-        feed.wake = _nothing
+        self._open.pop(feed, noop)()
+        feed.wake = noop
 
     def submit(self, caller: Caller, envelope: Envelope) -> MacpRefusedError | None:
         """Sends an envelope that came on a stream; its acceptance is told by its echo."""
-        state, events, refusal, _duplicate = kernel.admit(self._state, caller, envelope, self.clock.now_ms)
+        state, events, refusal = kernel.admit(self._state, caller, envelope, self.clock.now_ms)
         self._adopt(state, events)
         return refusal
 
@@ -268,10 +283,10 @@ class Runtime:
 
     # What happens.
 
-    def _adopt(self, state: kernel.State, events: Iterable[kernel.Event]) -> None:
+    def _adopt(self, state: State, events: Iterable[Event]) -> None:
         """Makes a state the present one, once what led to it is kept. Raises INTERNAL_ERROR if that fails, changing nothing."""
         store = self._store
-        if store is not None and (happened := [event for event in events if isinstance(event, kernel.Kept)]):
+        if store is not None and (happened := [event for event in events if isinstance(event, Kept)]):
             try:
                 store.keep(happened)
             except Exception as error:  # a store may be anybody's
@@ -281,30 +296,30 @@ class Runtime:
         for event in events:
             self._tell(event)
 
-    def _tell(self, event: kernel.Event) -> None:
+    def _tell(self, event: Event) -> None:
         match event:
-            case kernel.Logged(session_id, entry):
+            case Logged(session_id, entry):
                 if entry.envelope is not None:
                     self._histories.setdefault(session_id, History()).entries.append(entry)
                     self._tell_streams(session_id, starts=entry.kind is Kind.START)
                 self._watch_deadline(session_id)
-            case kernel.Changed(kind, session_id):
+            case Changed(kind, session_id):
                 for watcher in tuple(self._lifecycle):
                     watcher.put(self._lifecycle_event(kind, session_id, self.clock.now_ms))
-            case kernel.Signalled(envelope):
+            case Signalled(envelope):
                 authenticated = self._identify is not dev_identity
                 for signal in tuple(self._signals):
                     signal.put(core_pb2.WatchSignalsResponse(envelope=envelope, sender_authenticated=authenticated))
-            case kernel.Compacted(session_id):
+            case Compacted(session_id):
                 # feeds that are on their way keep the old history, as live receivers of the reference runtime do
                 self._histories[session_id] = History(forgotten=self._state.sessions[session_id].accepted)
-            case kernel.ModeAdded() | kernel.ModePromoted() | kernel.ModeRemoved():
+            case ModeAdded() | ModePromoted() | ModeRemoved():
                 for registry in tuple(self._registries):
                     registry.put(_registry_change(self.clock.now_ms))
-            case kernel.PolicyAdded() | kernel.PolicyRemoved():
+            case PolicyAdded() | PolicyRemoved():
                 for policies in tuple(self._policies):
                     policies.put(self._known_policies())
-            case kernel.Issued():
+            case Issued():
                 pass
 
     def _tell_streams(self, session_id: str, *, starts: bool) -> None:
@@ -312,24 +327,24 @@ class Runtime:
         for stream in tuple(self._streams.get(session_id, ())):
             if starts and not stream.may_read(session):  # bound to this id before there was anybody to ask
                 self._open[stream]()
-                self._open[stream] = _nothing
+                self._open[stream] = noop
             else:
                 stream.appended()
 
     def _known_policies(self) -> policy_pb2.WatchPoliciesResponse:
         return policy_pb2.WatchPoliciesResponse(
-            descriptors=kernel.policies(self._state), observed_at_unix_ms=self.clock.now_ms
+            descriptors=registries.policies(self._state), observed_at_unix_ms=self.clock.now_ms
         )
 
     def _sessions_so_far(self) -> list[core_pb2.WatchSessionsResponse]:
-        created = kernel.Lifecycle.EVENT_TYPE_CREATED
+        created = Lifecycle.EVENT_TYPE_CREATED
         return [
             self._lifecycle_event(created, session.session_id, session.started_at)
             for _id, session in sorted(self._state.sessions.items())
         ]
 
     def _lifecycle_event(
-        self, kind: kernel.Lifecycle.EventType.ValueType, session_id: str, at: int
+        self, kind: Lifecycle.EventType.ValueType, session_id: str, at: int
     ) -> core_pb2.WatchSessionsResponse:
         metadata = lifecycle.metadata(self._state.sessions[session_id])
         event = core_pb2.SessionLifecycleEvent(event_type=kind, session=metadata, observed_at_unix_ms=at)
@@ -384,10 +399,10 @@ class Runtime:
             self._watch_deadline(session_id)
 
 
+def _lagged(watch: str, limit: int) -> MacpRefusedError:
+    return MacpRefusedError("STREAM_LAGGED", f"{watch} receiver fell behind by more than {limit} events")
+
+
 def _registry_change(now: int) -> core_pb2.WatchModeRegistryResponse:
     change = core_pb2.RegistryChanged(registry="modes", observed_at_unix_ms=now)
     return core_pb2.WatchModeRegistryResponse(change=change)
-
-
-def _nothing() -> None:
-    return None

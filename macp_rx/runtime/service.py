@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -18,15 +19,16 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from macp.v1 import core_pb2
 
 from macp_rx.clock import LoopClock
-from macp_rx.errors import GRPC_STATUS, MacpError, MacpRefusedError
+from macp_rx.errors import MacpError, MacpRefusedError, MacpSessionError
 from macp_rx.protocol.wire import parse
+from macp_rx.runtime.failure import failure
 from macp_rx.runtime.identity import Caller
 
 if TYPE_CHECKING:
     from macp_rx.runtime.feeds import Feed
     from macp_rx.runtime.runtime import Runtime
 
-__all__ = ["Server", "Tls"]
+__all__ = ["Server", "Tls", "host_of"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -43,6 +45,25 @@ LONGEST_DETAIL: Final = 1_000
 """A status message travels in a header, and a header of more than 8 kB breaks the call: a long id is cut in it."""
 LAST_WORDS: Final = 2.0
 """Seconds in which streams that a closing server ends can still tell their clients so."""
+
+_BIND: Final = re.compile(r"(\[[^\[\]]+\]|[^\[\]:/]+):([0-9]{1,5})")
+
+
+def host_of(bind: str) -> str:
+    """The host of ``host:port``, an IPv6 address with its brackets.
+
+    gRPC itself takes what is not of that form, and listens elsewhere: on 443 without a port, on 34463 for 99999 (measured).
+
+    Raises:
+        MacpSessionError: it is not of that form.
+    """
+    parts = _BIND.fullmatch(bind)
+    if parts is None or int(parts[2]) > 65_535:
+        raise MacpSessionError(
+            f"cannot listen on {bind!r}: it must be host:port, the port from 0 to 65535, such as 127.0.0.1:50051, "
+            "[::1]:0, or 0.0.0.0:50051 for every address of this machine"
+        )
+    return parts[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +95,21 @@ class Server:
         bind: ``host:port``.
         tls: its certificate; None is plaintext.
         drain: seconds that calls under way get when it closes.
+
+    Raises:
+        MacpSessionError: ``bind`` is not of that form.
+        MacpError: the runtime is on a virtual clock.
+        OSError: the port cannot be bound.
     """
 
     def __init__(self, runtime: Runtime, bind: str, *, tls: Tls | None = None, drain: float = 0) -> None:
-        clock = runtime.clock
+        host, clock = host_of(bind), runtime.clock
         if not isinstance(clock, LoopClock):
             raise MacpError("a port needs real time: this runtime is on a virtual clock, so use MacpClient.embedded")
         self._clock = clock
         self._drain = drain
         self._service = _Service(runtime)
         self._server: grpc.aio.Server | None = None
-        host = bind.rpartition(":")[0]
         self.target: str = f"{host}:{self._on_loop(self._start(bind, tls))}"
         """Where clients reach it, ``host:port``."""
 
@@ -103,7 +128,7 @@ class Server:
         """Closes it."""
         self.close()
 
-    def _on_loop(self, work: Any) -> Any:
+    def _on_loop(self, work: Coroutine[Any, Any, T]) -> T:
         if self._clock.on_own_thread():
             work.close()
             raise MacpError("open and close a server outside the runtime's own thread")
@@ -307,9 +332,7 @@ def _attempt(context: Context, work: Callable[[], T]) -> T | None:
 def _fail(context: Context, refusal: MacpRefusedError) -> None:
     # Not context.abort(): it keeps the exception that it raises, whose traceback keeps the call, so that neither the call nor
     # grpc's poller thread goes before the garbage collector comes (measured).
-    trailers: list[tuple[str, str | bytes]] = [("macp-error-code", refusal.code)]
-    if refusal.details:
-        trailers.append(("macp-error-details-bin", refusal.details))
-    context.set_trailing_metadata(tuple(trailers))
-    context.set_code(grpc.StatusCode[GRPC_STATUS[refusal.code]])
-    context.set_details(refusal.message[:LONGEST_DETAIL])
+    failed = failure(refusal)
+    context.set_trailing_metadata(failed.trailing_metadata)
+    context.set_code(grpc.StatusCode[failed.status])
+    context.set_details(failed.message[:LONGEST_DETAIL])

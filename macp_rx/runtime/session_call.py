@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from macp.v1 import core_pb2
-from macp.v1.envelope_pb2 import Envelope, MACPError, SessionState
+from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.errors import MacpRefusedError
 from macp_rx.protocol import lifecycle
@@ -128,7 +128,7 @@ class SessionCall:
             return  # told inline, by the kernel
         if envelope.mode != session.bound.mode:
             raise MacpRefusedError("INVALID_ENVELOPE", f"the session's mode is {session.bound.mode!r}")
-        if session.state != SessionState.SESSION_STATE_OPEN:
+        if session.state != lifecycle.OPEN:
             raise MacpRefusedError("INVALID_ENVELOPE", "SESSION_NOT_OPEN")
 
     def _follow(self, session_id: str, after: int, *, live: bool = False) -> None:
@@ -137,11 +137,4 @@ class SessionCall:
         self._runtime.follow(session_id, self.feed, after, live=live)
 
     def _refuse(self, refusal: MacpRefusedError, message_id: str) -> None:
-        error = MACPError(
-            code=refusal.code,
-            message=refusal.message,
-            session_id=self._bound,
-            message_id=message_id,
-            details=refusal.details,
-        )
-        self.feed.refuse(error)
+        self.feed.refuse(kernel.error_of(refusal, self._bound, message_id))

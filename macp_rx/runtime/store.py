@@ -13,7 +13,7 @@ from macp.v1.envelope_pb2 import Envelope
 from macp_rx.errors import MacpError
 from macp_rx.protocol.lifecycle import Entry, Kind
 from macp_rx.protocol.policy import policy_from
-from macp_rx.runtime.kernel import (
+from macp_rx.runtime.state import (
     Issued,
     Kept,
     Logged,

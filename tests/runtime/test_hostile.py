@@ -46,14 +46,14 @@ class Port:
     def close(self) -> None:
         self._channel.close()
 
-    def ask(self, method: str, request: bytes, metadata: Metadata = AGENT) -> Failure:
-        """One RPC with one request. Returns how it failed; None if it did not."""
+    def ask(self, method: str, request: bytes, metadata: Metadata = AGENT, *, silence: float = SILENCE) -> Failure:
+        """One RPC with one request. Returns how it failed; None if it did not, or if a watch has said nothing for so long."""
         if METHODS[method].client_streaming:
             return self.talk([request], metadata)
         path, decode = f"/macp.v1.MACPRuntimeService/{method}", response_class(method).FromString
         if METHODS[method].server_streaming:
             watch = self._channel.unary_stream(path, response_deserializer=decode)
-            call = watch(request, timeout=SILENCE, metadata=metadata)
+            call = watch(request, timeout=silence, metadata=metadata)
             failed = _failure(lambda: next(call))
             call.cancel()
             return None if failed and failed.code() is grpc.StatusCode.DEADLINE_EXCEEDED else failed
@@ -115,7 +115,7 @@ def port() -> Iterator[Port]:
 @pytest.mark.parametrize("method", METHODS)
 def test_bytes_that_are_no_request_are_the_clients_fault(port: Port, method: str) -> None:
     for request in NO_REQUEST:
-        failed = port.ask(method, request)
+        failed = port.ask(method, request, silence=PATIENCE)
         assert failed is not None, request
         check(failed)
         assert failed.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -15,6 +15,7 @@ from macp_rx import (
     DecisionSession,
     MacpAckError,
     MacpClient,
+    MacpRefusedError,
     MacpSessionError,
     MacpStreamError,
     MacpTransportError,
@@ -24,6 +25,7 @@ from macp_rx.clock import VirtualClock
 from macp_rx.protocol.messages import TASK
 from macp_rx.protocol.policy import build_decision_policy
 from macp_rx.runtime import Settings, static_tokens
+from macp_rx.runtime.identity import CROWD, Rates
 from tests.conftest import RUNTIMES, RealServer, runtime_binary
 
 TOKENS = [
@@ -201,6 +203,14 @@ def test_starts_and_messages_are_limited_apart_and_the_window_slides(virtual_tim
         assert refused.value.code == "RATE_LIMITED"
 
 
+def test_a_limit_of_nothing_refuses_everybody_however_many_they_are() -> None:
+    rates = Rates(starts=0, messages=0)
+    for number in range(CROWD + 2):
+        with pytest.raises(MacpRefusedError) as refused:
+            rates.take(f"agent-{number}", starts=True, now=number)
+        assert refused.value.code == "RATE_LIMITED"
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -210,6 +220,7 @@ def test_starts_and_messages_are_limited_apart_and_the_window_slides(virtual_tim
         ('[{"token": "x", "sender": 3}]', "tokens[0].sender must be of type str"),
         ('[{"token": "x", "sender": "y", "is_observer": "yes"}]', "tokens[0].is_observer must be of type bool"),
         ('[{"token": "x", "sender": "y", "max_open_sessions": true}]', "max_open_sessions must be of type int"),
+        ('[{"token": "x", "sender": "y", "allowed_modes": [3]}]', "tokens[0].allowed_modes must be a list of strings"),
         ("[3]", "tokens[0] must be an object"),
     ],
 )

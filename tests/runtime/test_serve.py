@@ -19,6 +19,7 @@ from macp_rx import (
     MacpAckError,
     MacpClient,
     MacpRefusedError,
+    MacpSessionError,
     MacpTransportError,
     Runtime,
 )
@@ -218,6 +219,9 @@ class TestCommand:
             (["--tls-cert", "nowhere.pem"], "--tls-cert and --tls-key go together"),
             (["--client-ca", "nowhere.pem"], "--client-ca needs --tls-cert and --tls-key"),
             (["--tokens", "nowhere.json"], "nowhere.json"),
+            (["--bind", "127.0.0.1"], "cannot listen on '127.0.0.1': it must be host:port"),
+            (["--retired-keys", __file__], "no JSON"),
+            (["--policies-dry-run"], "--policies-dry-run needs --policies-dir"),
         ],
     )
     def test_bad_settings_are_one_line(self, arguments: list[str], says: str) -> None:
@@ -242,3 +246,26 @@ def test_policies_that_are_given_from_the_start_are_checked() -> None:
     twice = [build_decision_policy("policy.x"), build_decision_policy("policy.x")]
     with pytest.raises(MacpRefusedError, match=r"'policy\.x' is defined twice"):
         Runtime(policies=twice)
+
+
+@pytest.mark.parametrize(
+    "bind",
+    ["", "127.0.0.1", "127.0.0.1:", ":50051", "127.0.0.1:65536", "127.0.0.1:x", "127.0.0.1:-1", "::1:0", "unix:a"],
+)
+def test_a_place_that_is_no_host_and_port(bind: str) -> None:
+    with Runtime() as runtime, pytest.raises(MacpSessionError) as refused:
+        runtime.serve(bind)
+    assert str(refused.value).startswith(f"cannot listen on {bind!r}: it must be host:port")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_place_by_its_name_or_its_number(host: str) -> None:
+    with Runtime() as runtime, runtime.serve(f"{host}:0") as server:
+        assert server.target.startswith(f"{host}:")
+        with MacpClient(target=server.target, secure=False, auth=CHAIR) as client:
+            assert client.initialize().runtime_info.name == "macp-rx"
+
+
+def test_retired_keys_that_are_wrong_are_told_at_the_start() -> None:
+    with pytest.raises(MacpSessionError, match="the retired key 'k0' tells its private half"):
+        Settings(retired_keys='{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k0", "x": "AA", "d": "AA"}]}')

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from macp.v1.core_pb2 import GetDecisionReceiptResponse
 from macp.v1.envelope_pb2 import Ack, Envelope
 
-from macp_rx import AuthConfig, MacpClient, MacpError, MacpTransportError, Runtime
+from macp_rx import AuthConfig, MacpClient, MacpError, MacpRefusedError, MacpTransportError, Runtime
 from macp_rx.clock import VirtualClock
 from macp_rx.protocol import lifecycle
 from macp_rx.protocol.lifecycle import Session
@@ -32,7 +32,7 @@ from macp_rx.protocol.messages import DECISION, HANDOFF
 from macp_rx.protocol.modes import MODES, decision, handoff
 from macp_rx.protocol.policy import AcceptanceRules, build_decision_policy, build_handoff_policy
 from macp_rx.protocol.receipt import ReceiptSigner
-from macp_rx.runtime.kernel import Kept, Settings, State
+from macp_rx.runtime.state import Kept, Settings, State
 from macp_rx.runtime.store import SqliteStore
 from tests.protocol.plays import ALL_MODES, NOTES, Control, Play, Say, plays
 from tests.runtime.conversation import OK, Conversation, answer, register
@@ -276,6 +276,15 @@ def test_a_store_that_another_runtime_has(path: Path) -> None:
         assert talk.state() == "RESOLVED"
     with running(path) as client:
         assert client.get_session(talk.session_id).metadata.state == lifecycle.RESOLVED
+
+
+def test_a_runtime_that_cannot_start_leaves_the_store_to_the_next(path: Path) -> None:
+    policy = build_decision_policy("policy.x")
+    with pytest.raises(MacpRefusedError) as refused:
+        Runtime(store=path, policies=[policy, policy])
+    with running(path) as client:
+        assert resolved(client).state() == "RESOLVED"
+    assert refused.value.code == "INVALID_POLICY_DEFINITION"
 
 
 @pytest.mark.parametrize("name", ["nowhere/macp.db", "a-file/macp.db", "."])

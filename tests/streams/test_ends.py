@@ -13,7 +13,7 @@ from reactivex import operators as ops
 from macp_rx import MacpClient, MacpTransportError, Runtime
 from macp_rx.clock import VirtualClock
 from macp_rx.protocol.messages import DECISION
-from macp_rx.runtime.kernel import Settings
+from macp_rx.runtime import Settings
 from macp_rx.streams.ends import ASK_EVERY, FEW, STALE
 from macp_rx.streams.session import Connection
 from tests.conftest import Connect, Recorder

@@ -26,7 +26,7 @@ from macp_rx.clock import VirtualClock
 from macp_rx.errors import MacpGapError
 from macp_rx.protocol.messages import DECISION, HANDOFF, PROPOSAL
 from macp_rx.protocol.modes import decision, handoff, proposal
-from macp_rx.runtime.kernel import Settings
+from macp_rx.runtime import Settings
 from macp_rx.streams.retry import RECONNECT, RetryPolicy
 from macp_rx.streams.session import SessionStream
 from macp_rx.streams.status import Connection, Status

@@ -10,7 +10,7 @@ import pytest
 
 from macp_rx import AuthConfig, DecisionSession, MacpAckError, MacpClient, MacpTransportError, Runtime
 from macp_rx.errors import MacpGapError
-from macp_rx.runtime.kernel import Settings
+from macp_rx.runtime import Settings
 from macp_rx.streams.retry import RetryPolicy
 from macp_rx.streams.stream import HIGH_WATER
 from macp_rx.testing.guard import GuardedClock

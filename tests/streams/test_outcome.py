@@ -11,7 +11,7 @@ from macp_rx import DecisionSession, MacpClient, MacpTransportError, Outcome, Ru
 from macp_rx.clock import VirtualClock
 from macp_rx.protocol.messages import DECISION, HANDOFF, MULTI_ROUND
 from macp_rx.protocol.modes import handoff, multi_round
-from macp_rx.runtime.kernel import Settings
+from macp_rx.runtime import Settings
 from tests.conftest import RUNTIMES, Connect, RealServer, Recorder, connecting, runtime_binary
 from tests.runtime.conversation import OK, Conversation
 from tests.streams.exact import say

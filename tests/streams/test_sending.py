@@ -26,7 +26,7 @@ from macp_rx import (
 from macp_rx.clock import VirtualClock
 from macp_rx.protocol.messages import DECISION
 from macp_rx.protocol.modes import decision
-from macp_rx.runtime.kernel import Settings
+from macp_rx.runtime import Settings
 from macp_rx.streams.retry import RetryPolicy
 from macp_rx.streams.sending import SEND_RETRY, WAITING
 from tests.conftest import Connect, Recorder

@@ -17,7 +17,7 @@ from macp_rx.clock import VirtualClock
 from macp_rx.errors import MacpGapError
 from macp_rx.protocol.messages import DECISION
 from macp_rx.protocol.modes import decision
-from macp_rx.runtime.kernel import Settings
+from macp_rx.runtime import Settings
 from macp_rx.streams.shared import WINDOW
 from tests.conftest import Connect, Recorder
 from tests.runtime.conversation import OK, Conversation

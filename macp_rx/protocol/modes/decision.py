@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final
 
-from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Protobuf
 from immutables import Map
 from macp.modes.decision.v1.decision_pb2 import EvaluationPayload, ObjectionPayload, ProposalPayload, VotePayload
@@ -16,10 +15,12 @@ from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.errors import Denial, MacpSessionError
 from macp_rx.protocol.binding import Binding, Instant
-from macp_rx.protocol.commitment import check_authority, decode_commitment, sign_of
+from macp_rx.protocol.commitment import decode_commitment, sign_of
+from macp_rx.protocol.link import Link
 from macp_rx.protocol.messages import DECISION, Message
-from macp_rx.protocol.modes.rules import Link, forbidden, invalid
-from macp_rx.protocol.policy import Policy, denied
+from macp_rx.protocol.modes import rules
+from macp_rx.protocol.policy import Policy, permit
+from macp_rx.protocol.refusals import decoded, forbidden, invalid
 from macp_rx.protocol.validation import (
     validate_confidence,
     validate_recommendation,
@@ -27,7 +28,6 @@ from macp_rx.protocol.validation import (
     validate_severity,
     validate_vote,
 )
-from macp_rx.protocol.wire import parse
 
 __all__ = [
     "MODE",
@@ -161,7 +161,6 @@ class State:
     """What was accepted in a decision. A value: a step makes a new one, which shares all that did not change.
 
     Attributes:
-        phase: how far it has come.
         proposals: proposal id -> who proposed what.
         evaluations: (sender, evaluation), as a list that shares structure.
         objections: (sender, objection), likewise.
@@ -169,12 +168,20 @@ class State:
         commitment: what was committed to.
     """
 
-    phase: Phase = Phase.PROPOSAL
     proposals: Map[str, tuple[str, ProposalPayload]] = field(default_factory=Map[str, tuple[str, ProposalPayload]])
     evaluations: Link[tuple[str, EvaluationPayload]] | None = None
     objections: Link[tuple[str, ObjectionPayload]] | None = None
     votes: Map[str, Map[str, VotePayload]] = field(default_factory=Map[str, Map[str, VotePayload]])
     commitment: CommitmentPayload | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """How far it has come."""
+        if self.commitment is not None:
+            return Phase.COMMITTED
+        if self.votes:
+            return Phase.VOTING
+        return Phase.EVALUATION if self.proposals else Phase.PROPOSAL
 
     @property
     def is_committed(self) -> bool:
@@ -269,12 +276,9 @@ def initial(session: Binding) -> State:
 
 def authorize(session: Binding, sender: str, message_type: str) -> None:
     """Raises MacpRefusedError FORBIDDEN unless ``sender`` may say this; in this mode also for an unknown type."""
-    if message_type == "Commitment":
-        check_authority(session, sender)
-    elif message_type not in _RULES:
+    if message_type != "Commitment" and message_type not in _RULES:
         raise forbidden(f"decision mode has no {message_type!r}")
-    elif sender not in session.participants:
-        raise forbidden(f"{sender!r} is no participant")
+    rules.authorize(session, sender, message_type)
 
 
 def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> State:
@@ -293,15 +297,13 @@ def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> Sta
         commitment = decode_commitment(session, envelope.payload)
         if not state.proposals:
             raise invalid("there is no proposal to decide on")
-        reasons = tuple(denials(session.policy, state, session.participants, positive=commitment.outcome_positive))
-        if reasons:
-            raise denied(reasons)
-        return replace(state, phase=Phase.COMMITTED, commitment=commitment)
+        permit(denials(session.policy, state, session.participants, positive=commitment.outcome_positive))
+        return replace(state, commitment=commitment)
     cls, check, apply = _RULES[envelope.message_type]
+    payload = decoded(envelope.payload, cls)
     try:
-        payload = parse(cls, envelope.payload)
         check(payload)
-    except (DecodeError, MacpSessionError) as error:
+    except MacpSessionError as error:
         raise invalid(str(error)) from None
     return apply(state, envelope.sender, payload)
 
@@ -311,8 +313,7 @@ def _propose(state: State, sender: str, proposal: ProposalPayload) -> State:
         raise invalid("voting has begun; no proposal can follow")
     if proposal.proposal_id in state.proposals:
         raise invalid(f"proposal {proposal.proposal_id!r} exists already")
-    proposals = state.proposals.set(proposal.proposal_id, (sender, proposal))
-    return replace(state, phase=Phase.EVALUATION, proposals=proposals)
+    return replace(state, proposals=state.proposals.set(proposal.proposal_id, (sender, proposal)))
 
 
 def _evaluate(state: State, sender: str, evaluation: EvaluationPayload) -> State:
@@ -332,7 +333,7 @@ def _vote(state: State, sender: str, vote: VotePayload) -> State:
     votes = state.votes.get(vote.proposal_id) or Map[str, VotePayload]()
     if sender in votes:
         raise invalid(f"{sender!r} has voted on {vote.proposal_id!r} already")
-    return replace(state, phase=Phase.VOTING, votes=state.votes.set(vote.proposal_id, votes.set(sender, vote)))
+    return replace(state, votes=state.votes.set(vote.proposal_id, votes.set(sender, vote)))
 
 
 def _check_open(state: State, proposal_id: str) -> None:

@@ -17,9 +17,10 @@ from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.protocol.binding import Binding, Instant
 from macp_rx.protocol.commitment import decode_commitment
+from macp_rx.protocol.link import Link
 from macp_rx.protocol.messages import HANDOFF, MACP_VERSION, Message
 from macp_rx.protocol.modes import rules
-from macp_rx.protocol.modes.rules import Link, decoded, forbidden, invalid
+from macp_rx.protocol.refusals import decoded, forbidden, invalid
 from macp_rx.protocol.validation import validate_required_field
 
 __all__ = [
@@ -214,7 +215,7 @@ def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> Sta
         case "HandoffContext":
             return _context(state, envelope)
         case "HandoffAccept":
-            accepted = decoded(envelope, HandoffAcceptPayload)
+            accepted = decoded(envelope.payload, HandoffAcceptPayload)
             return _settle(
                 state,
                 envelope,
@@ -225,7 +226,7 @@ def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> Sta
                 implicit=accepted.implicit,
             )
         case "HandoffDecline":
-            declined = decoded(envelope, HandoffDeclinePayload)
+            declined = decoded(envelope.payload, HandoffDeclinePayload)
             return _settle(state, envelope, declined.handoff_id, declined.declined_by, "Declined", declined.reason)
         case "Commitment":
             decode_commitment(session, envelope.payload)
@@ -237,7 +238,7 @@ def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> Sta
 
 
 def _offer(session: Binding, state: State, envelope: Envelope, at: Instant) -> State:
-    offered = decoded(envelope, HandoffOfferPayload)
+    offered = decoded(envelope.payload, HandoffOfferPayload)
     target = offered.target_participant
     if not offered.handoff_id or not target:
         raise invalid("handoff_id and target_participant must not be empty")
@@ -252,7 +253,7 @@ def _offer(session: Binding, state: State, envelope: Envelope, at: Instant) -> S
 
 
 def _context(state: State, envelope: Envelope) -> State:
-    context = decoded(envelope, HandoffContextPayload)
+    context = decoded(envelope.payload, HandoffContextPayload)
     one = _known(state, context.handoff_id)
     if envelope.sender != one.offered_by:
         raise forbidden("only who offers adds context")
@@ -297,7 +298,7 @@ def check_client(envelope: Envelope) -> None:
     """Raises INVALID_ENVELOPE for what only the runtime says: its own message ids, and an implicit accept."""
     if envelope.message_id.startswith(RESERVED):
         raise invalid(f"message ids that begin with {RESERVED!r} are the runtime's own")
-    if envelope.message_type == "HandoffAccept" and decoded(envelope, HandoffAcceptPayload).implicit:
+    if envelope.message_type == "HandoffAccept" and decoded(envelope.payload, HandoffAcceptPayload).implicit:
         raise invalid("only the runtime accepts implicitly")
 
 

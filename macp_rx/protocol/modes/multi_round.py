@@ -14,8 +14,9 @@ from macp.v1.envelope_pb2 import Envelope
 from macp_rx.protocol.binding import Binding, Instant
 from macp_rx.protocol.commitment import decode_commitment
 from macp_rx.protocol.messages import MULTI_ROUND, Message
-from macp_rx.protocol.modes.rules import initiator_commits, invalid, need_roster
-from macp_rx.protocol.strict_json import as_json_text
+from macp_rx.protocol.modes.rules import initiator_commits, need_roster
+from macp_rx.protocol.refusals import invalid
+from macp_rx.protocol.strict_json import as_json_text, refuse_constant
 from macp_rx.protocol.validation import validate_required_field
 from macp_rx.protocol.wire import parse
 
@@ -126,7 +127,7 @@ def _value(payload: bytes) -> str:
 def _json_value(payload: bytes) -> str | None:
     """The value of a JSON object's one member ``value``, or a list's one item: how the reference runtime reads a struct."""
     try:
-        said: object = json.loads(payload.decode(), object_pairs_hook=tuple, parse_constant=_no_json)
+        said: object = json.loads(payload.decode(), object_pairs_hook=tuple, parse_constant=refuse_constant)
     except (ValueError, RecursionError):
         return None
     if isinstance(said, tuple):
@@ -134,10 +135,6 @@ def _json_value(payload: bytes) -> str | None:
     else:
         values = cast("list[object]", said) if isinstance(said, list) else []
     return values[0] if len(values) == 1 and isinstance(values[0], str) and _is_unicode(values[0]) else None
-
-
-def _no_json(constant: str) -> object:
-    raise ValueError(f"{constant} is no JSON")
 
 
 def _is_unicode(text: str) -> bool:

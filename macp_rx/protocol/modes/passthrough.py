@@ -9,7 +9,8 @@ from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.protocol.binding import Binding, Instant
 from macp_rx.protocol.commitment import decode_commitment
-from macp_rx.protocol.modes.rules import initiator_commits, invalid
+from macp_rx.protocol.modes.rules import initiator_commits
+from macp_rx.protocol.refusals import invalid
 from macp_rx.protocol.strict_json import as_json_text
 
 __all__ = ["Passthrough", "State"]

@@ -18,9 +18,11 @@ from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.protocol.binding import Binding, Instant
 from macp_rx.protocol.commitment import decode_commitment
+from macp_rx.protocol.link import Link
 from macp_rx.protocol.messages import PROPOSAL, Message
 from macp_rx.protocol.modes import rules
-from macp_rx.protocol.modes.rules import Link, decoded, forbidden, invalid, need_roster
+from macp_rx.protocol.modes.rules import need_roster
+from macp_rx.protocol.refusals import decoded, forbidden, invalid
 from macp_rx.protocol.validation import is_blank, validate_required_field
 
 __all__ = [
@@ -241,17 +243,17 @@ def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> Sta
     """The state after one more message of an authorized sender. Raises MacpRefusedError for what it breaks."""
     match envelope.message_type:
         case "Proposal":
-            return _propose(state, envelope.sender, decoded(envelope, ProposalPayload))
+            return _propose(state, envelope.sender, decoded(envelope.payload, ProposalPayload))
         case "CounterProposal":
-            return _counter(session, state, envelope.sender, decoded(envelope, CounterProposalPayload))
+            return _counter(session, state, envelope.sender, decoded(envelope.payload, CounterProposalPayload))
         case "Accept":
-            accepted = decoded(envelope, AcceptPayload)
+            accepted = decoded(envelope.payload, AcceptPayload)
             _check_live(state, accepted.proposal_id)
             return replace(state, accepts=state.accepts.set(envelope.sender, accepted.proposal_id))
         case "Reject":
-            return _reject(session, state, envelope.sender, decoded(envelope, RejectPayload))
+            return _reject(session, state, envelope.sender, decoded(envelope.payload, RejectPayload))
         case "Withdraw":
-            return _withdraw(state, envelope.sender, decoded(envelope, WithdrawPayload))
+            return _withdraw(state, envelope.sender, decoded(envelope.payload, WithdrawPayload))
         case "Commitment":
             decode_commitment(session, envelope.payload)
             if state.phase not in ("Converged", "TerminalRejected"):

@@ -16,8 +16,9 @@ from macp_rx.protocol.binding import Binding, Instant
 from macp_rx.protocol.commitment import decode_commitment
 from macp_rx.protocol.messages import QUORUM, Message
 from macp_rx.protocol.modes import rules
-from macp_rx.protocol.modes.rules import decoded, invalid, need_roster
-from macp_rx.protocol.policy import Policy, QuorumThreshold, denied
+from macp_rx.protocol.modes.rules import need_roster
+from macp_rx.protocol.policy import Policy, QuorumThreshold, permit
+from macp_rx.protocol.refusals import decoded, invalid
 from macp_rx.protocol.validation import validate_required_field
 
 __all__ = [
@@ -98,7 +99,6 @@ class State:
         request: what approval is asked for; one per session.
         requested_by: by whom.
         ballots: sender -> ballot; the first stands.
-        approvals: how many of them approve.
         required: how many approvals are enough: what the policy says, else what was asked for.
     """
 
@@ -106,8 +106,12 @@ class State:
     request: ApprovalRequestPayload | None = None
     requested_by: str = ""
     ballots: Map[str, Ballot] = field(default_factory=Map[str, Ballot])
-    approvals: int = 0
     required: int = 0
+
+    @property
+    def approvals(self) -> int:
+        """How many approve."""
+        return self.count("Approve")
 
     def has_quorum(self) -> bool:
         """Whether enough have approved."""
@@ -181,25 +185,23 @@ def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> Sta
         case "ApprovalRequest":
             return _request(session, state, envelope)
         case "Approve":
-            return _ballot(state, envelope, decoded(envelope, ApprovePayload))
+            return _ballot(state, envelope, decoded(envelope.payload, ApprovePayload))
         case "Reject":
-            return _ballot(state, envelope, decoded(envelope, RejectPayload))
+            return _ballot(state, envelope, decoded(envelope.payload, RejectPayload))
         case "Abstain":
-            return _ballot(state, envelope, decoded(envelope, AbstainPayload))
+            return _ballot(state, envelope, decoded(envelope.payload, AbstainPayload))
         case "Commitment":
             commitment = decode_commitment(session, envelope.payload)
             if not state.commitment_ready():
                 raise invalid("enough have neither approved nor become unable to")
-            reasons = tuple(denials(session.policy, state, positive=commitment.outcome_positive))
-            if reasons:
-                raise denied(reasons)
+            permit(denials(session.policy, state, positive=commitment.outcome_positive))
             return state
         case other:
             raise invalid(f"quorum mode has no {other!r}")
 
 
 def _request(session: Binding, state: State, envelope: Envelope) -> State:
-    request = decoded(envelope, ApprovalRequestPayload)
+    request = decoded(envelope.payload, ApprovalRequestPayload)
     if state.request is not None:
         raise invalid("there is a request already")
     if not request.request_id:
@@ -218,8 +220,7 @@ def _ballot(state: State, envelope: Envelope, ballot: ApprovePayload | RejectPay
     if envelope.sender in state.ballots:
         raise invalid(f"{envelope.sender!r} has cast a ballot already")
     cast = Ballot(envelope.message_type, ballot.reason)
-    approvals = state.approvals + (envelope.message_type == "Approve")
-    return replace(state, ballots=state.ballots.set(envelope.sender, cast), approvals=approvals)
+    return replace(state, ballots=state.ballots.set(envelope.sender, cast))
 
 
 def effective_threshold(threshold: QuorumThreshold, participants: int, required_approvals: int) -> int:

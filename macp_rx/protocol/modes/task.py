@@ -19,10 +19,11 @@ from macp.v1.envelope_pb2 import Envelope
 from macp_rx.errors import Denial, MacpSessionError
 from macp_rx.protocol.binding import Binding, Instant
 from macp_rx.protocol.commitment import decode_commitment
+from macp_rx.protocol.link import Link
 from macp_rx.protocol.messages import TASK, Message
 from macp_rx.protocol.modes import rules
-from macp_rx.protocol.modes.rules import Link, decoded, forbidden, invalid
-from macp_rx.protocol.policy import Policy, denied
+from macp_rx.protocol.policy import Policy, permit
+from macp_rx.protocol.refusals import decoded, forbidden, invalid
 from macp_rx.protocol.validation import validate_progress, validate_required_field
 
 __all__ = [
@@ -134,10 +135,9 @@ class State:
     """What was accepted in a task session.
 
     Attributes:
-        initiator: who started the session.
+        initiator: who started the session, and asks for the task.
         participants: who may work.
         task: what is to be done; one per session.
-        requester: who asked.
         active_assignee: who has it now; the first to accept.
         rejections: who has refused it, in order.
         updates: (sender, update), as a list that shares structure.
@@ -149,7 +149,6 @@ class State:
     initiator: str
     participants: tuple[str, ...]
     task: TaskRequestPayload | None = None
-    requester: str = ""
     active_assignee: str | None = None
     rejections: tuple[Rejection, ...] = ()
     updates: Link[tuple[str, TaskUpdatePayload]] | None = None
@@ -223,7 +222,7 @@ def as_json(state: State) -> dict[str, object]:
             "requested_assignee": task.requested_assignee,
             "input": list(task.input),
             "deadline_unix_ms": task.deadline_unix_ms,
-            "requester": state.requester,
+            "requester": state.initiator,
         },
         "active_assignee": state.active_assignee,
         "rejections": [
@@ -284,36 +283,34 @@ def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> Sta
         case "TaskRequest":
             return _request(session, state, envelope)
         case "TaskAccept":
-            return _accept(session, state, sender, decoded(envelope, TaskAcceptPayload))
+            return _accept(session, state, sender, decoded(envelope.payload, TaskAcceptPayload))
         case "TaskReject":
-            return _reject(session, state, sender, decoded(envelope, TaskRejectPayload))
+            return _reject(session, state, sender, decoded(envelope.payload, TaskRejectPayload))
         case "TaskUpdate":
-            return _update(state, sender, decoded(envelope, TaskUpdatePayload))
+            return _update(state, sender, decoded(envelope.payload, TaskUpdatePayload))
         case "TaskComplete":
-            return _report(state, sender, decoded(envelope, TaskCompletePayload))
+            return _report(state, sender, decoded(envelope.payload, TaskCompletePayload))
         case "TaskFail":
-            return _report(state, sender, decoded(envelope, TaskFailPayload))
+            return _report(state, sender, decoded(envelope.payload, TaskFailPayload))
         case "Commitment":
             commitment = decode_commitment(session, envelope.payload)
             if state.report is None and (commitment.outcome_positive or not state.negative_commit_eligible()):
                 raise invalid("the task was neither completed nor failed, nor declined by the one it was meant for")
-            reasons = tuple(denials(session.policy, state, positive=commitment.outcome_positive))
-            if reasons:
-                raise denied(reasons)
+            permit(denials(session.policy, state, positive=commitment.outcome_positive))
             return replace(state, committed=True)
         case other:
             raise invalid(f"task mode has no {other!r}")
 
 
 def _request(session: Binding, state: State, envelope: Envelope) -> State:
-    task = decoded(envelope, TaskRequestPayload)
+    task = decoded(envelope.payload, TaskRequestPayload)
     if state.task is not None:
         raise invalid("there is a task already")
     if not task.task_id:
         raise invalid("task_id is empty")
     if task.requested_assignee and task.requested_assignee not in session.participants:
         raise invalid(f"requested_assignee {task.requested_assignee!r} is no participant")
-    return replace(state, task=task, requester=envelope.sender)
+    return replace(state, task=task)
 
 
 def _accept(session: Binding, state: State, sender: str, accepted: TaskAcceptPayload) -> State:
@@ -384,7 +381,7 @@ def _check_eligible(state: State, sender: str) -> None:
 
 def _check_reassignable(session: Binding) -> None:
     if not session.policy.rules.assignment.allow_reassignment_on_reject:
-        raise denied([Denial("reassignment_not_allowed", "the policy does not let an assignee give the task back")])
+        permit([Denial("reassignment_not_allowed", "the policy does not let an assignee give the task back")])
 
 
 def denials(policy: Policy, state: State, *, positive: bool) -> Iterator[Denial]:

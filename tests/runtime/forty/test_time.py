@@ -11,7 +11,7 @@ from macp_rx.protocol import lifecycle
 from macp_rx.protocol.messages import DECISION, HANDOFF
 from macp_rx.protocol.modes import MODES, decision, handoff
 from macp_rx.protocol.policy import AcceptanceRules, build_handoff_policy, policy_from
-from macp_rx.runtime.kernel import Settings
+from macp_rx.runtime import Settings
 from tests.conftest import Connect
 from tests.runtime.conversation import OK, Conversation, answer, register
 
