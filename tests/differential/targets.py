@@ -162,7 +162,7 @@ class Conversation:
                     case Close(stream):
                         return await self._streams.pop(stream).close()
                     case Pause(seconds):
-                        await asyncio.sleep(seconds)
+                        await asyncio.sleep(seconds)  # a deadline passes, on clocks that nobody can move
                         return "waited"
         except TimeoutError:
             return f"no answer within {PATIENCE} s"
