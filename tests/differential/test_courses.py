@@ -10,7 +10,7 @@ import json
 import queue
 import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx import Runtime
 from macp_rx.runtime import Settings
-from tests.conftest import RealServer, runtime_binary
+from tests.conftest import running_server
 from tests.differential.answers import Plain, plain
 from tests.differential.script import OVERDUE
 from tests.differential.steps import Metadata, response_class
@@ -139,9 +139,7 @@ class Course:
 @pytest.fixture
 def targets() -> Iterator[list[str]]:
     """The real server and the embedded runtime, both fresh."""
-    binary = runtime_binary()
-    assert binary is not None
-    with closing(RealServer(binary)) as server, Runtime() as runtime, runtime.serve() as served:
+    with running_server() as server, Runtime() as runtime, runtime.serve() as served:
         yield [server.target, served.target]
 
 
@@ -354,11 +352,9 @@ def _read_only(course: Course) -> list[Plain]:
 @pytest.mark.server
 def test_policies_from_files_are_read_only_in_both_runtimes(tmp_path: Path) -> None:
     (tmp_path / "policy.json").write_text(json.dumps(POLICY))
-    binary = runtime_binary()
-    assert binary is not None
     policy = policy_pb2.PolicyDescriptor(**{**POLICY, "rules": json.dumps(POLICY["rules"])})
     with (
-        closing(RealServer(binary, MACP_POLICIES_DIR=str(tmp_path))) as server,
+        running_server(MACP_POLICIES_DIR=str(tmp_path)) as server,
         Runtime(policies=[policy], settings=Settings(policies_read_only=True)) as runtime,
         runtime.serve() as served,
         grpc.insecure_channel(server.target) as there,

@@ -878,10 +878,6 @@ class TestLive:
 class TestEnd:
     """On all three runtimes, since the server never ends the call by itself."""
 
-    @pytest.fixture
-    def client(self, connect: Connect) -> MacpClient:
-        return connect("chair")
-
     def followed(self, client: MacpClient, talk: Conversation) -> Recorder:
         events = client.session_events(talk.session_id)
         caught_up, heard = Recorder(), Recorder()

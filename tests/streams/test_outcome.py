@@ -12,25 +12,17 @@ from macp_rx.clock import VirtualClock
 from macp_rx.protocol.messages import DECISION, HANDOFF, MULTI_ROUND
 from macp_rx.protocol.modes import handoff, multi_round
 from macp_rx.runtime.kernel import Settings
-from tests.conftest import RUNTIMES, Connect, RealServer, Recorder, connecting, runtime_binary
+from tests.conftest import RUNTIMES, RealServer, Recorder, connecting, running_server
 from tests.runtime.conversation import OK, Conversation
 from tests.streams.exact import say
 from tests.streams.wire import CUT, LAGGED, Fault, Wire
 
 
-@pytest.fixture
-def client(connect: Connect) -> MacpClient:
-    return connect("chair")
-
-
 @pytest.fixture(scope="module")
 def server_with_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
     """A real server as it is by default: on files, it forgets a session's history when the session ends."""
-    binary = runtime_binary()
-    assert binary is not None
-    server = RealServer(binary, MACP_MEMORY_ONLY="0", MACP_DATA_DIR=str(tmp_path_factory.mktemp("data")))
-    yield server
-    server.close()
+    with running_server(MACP_MEMORY_ONLY="0", MACP_DATA_DIR=str(tmp_path_factory.mktemp("data"))) as server:
+        yield server
 
 
 @pytest.fixture(params=RUNTIMES)
