@@ -22,9 +22,7 @@ from macp_rx.streams.shared import WINDOW
 from tests.conftest import Connect, Recorder, dial
 from tests.runtime.conversation import OK, Conversation
 from tests.streams.exact import Reader, exact, prefix, say
-from tests.streams.wire import CUT, LAGGED, Fault, Made, Wire
-
-HOPELESS = MacpTransportError("PERMISSION_DENIED", "no", code="FORBIDDEN")
+from tests.streams.wire import CUT, HOPELESS, LAGGED, Fault, Made, Wire
 
 
 @pytest.fixture
