@@ -26,7 +26,7 @@ from macp_rx.runtime import Settings
 from tests.conftest import running_server
 from tests.differential.answers import Plain, plain
 from tests.differential.script import OVERDUE
-from tests.differential.steps import Metadata, response_class
+from tests.differential.steps import Metadata, bearer, path, response_class
 
 QUIET = 0.5
 """Seconds without an event after which a watch has told everything; what is told once too often shows as well."""
@@ -76,13 +76,13 @@ class Course:
         self._numbers = itertools.count()
 
     def ask(self, method: str, request: Message, agent: str = "chair", metadata: Metadata | None = None) -> Any:
-        call = self._channel.unary_unary(_path(method), response_deserializer=response_class(method).FromString)
-        metadata = _bearer(agent) if metadata is None else metadata
+        call = self._channel.unary_unary(path(method), response_deserializer=response_class(method).FromString)
+        metadata = bearer(agent) if metadata is None else metadata
         return call(request.SerializeToString(), metadata=metadata, timeout=10)
 
     def watch(self, method: str) -> Watch:
-        call = self._channel.unary_stream(_path(method), response_deserializer=response_class(method).FromString)
-        return Watch(call(b"", metadata=_bearer("watcher")))
+        call = self._channel.unary_stream(path(method), response_deserializer=response_class(method).FromString)
+        return Watch(call(b"", metadata=bearer("watcher")))
 
     def say(
         self,
@@ -118,10 +118,10 @@ class Course:
 
     def history(self, session_id: str) -> list[Envelope]:
         call = self._channel.stream_stream(
-            _path("StreamSession"), response_deserializer=core_pb2.StreamSessionResponse.FromString
+            path("StreamSession"), response_deserializer=core_pb2.StreamSessionResponse.FromString
         )
         request = core_pb2.StreamSessionRequest(subscribe_session_id=session_id)
-        said = call(iter([request.SerializeToString()]), metadata=_bearer("chair"), timeout=10)
+        said = call(iter([request.SerializeToString()]), metadata=bearer("chair"), timeout=10)
         return [response.envelope for response in said]
 
     def register_mode(self, name: str) -> bool:
@@ -141,14 +141,6 @@ def targets() -> Iterator[list[str]]:
     """The real server and the embedded runtime, both fresh."""
     with running_server() as server, Runtime() as runtime, runtime.serve() as served:
         yield [server.target, served.target]
-
-
-def _path(method: str) -> str:
-    return f"/macp.v1.MACPRuntimeService/{method}"
-
-
-def _bearer(agent: str) -> Metadata:
-    return (("authorization", f"Bearer {agent}"),)
 
 
 def _plain(told: Any) -> Plain:
@@ -340,7 +332,7 @@ def _read_only(course: Course) -> list[Plain]:
         ("ListPolicies", policy_pb2.ListPoliciesRequest()),
         ("Initialize", core_pb2.InitializeRequest(supported_protocol_versions=["1.0"])),
     ]:
-        for metadata in (_bearer("chair"), ()):
+        for metadata in (bearer("chair"), ()):
             try:
                 said = plain(course.ask(method, request, metadata=metadata))
                 told.append(said.get("capabilities", said))

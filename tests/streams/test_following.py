@@ -5,13 +5,7 @@ from __future__ import annotations
 import pytest
 from reactivex import operators as ops
 
-from macp_rx import (
-    Accepted,
-    DecisionSession,
-    MacpClient,
-    MacpTransportError,
-    Runtime,
-)
+from macp_rx import Accepted, DecisionSession, MacpClient, MacpTransportError, Runtime
 from macp_rx.clock import VirtualClock
 from macp_rx.protocol.messages import DECISION
 from macp_rx.protocol.modes import decision

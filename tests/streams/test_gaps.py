@@ -7,10 +7,7 @@ from typing import Any
 import pytest
 from reactivex import operators as ops
 
-from macp_rx import (
-    Accepted,
-    MacpTransportError,
-)
+from macp_rx import Accepted, MacpTransportError
 from macp_rx.clock import VirtualClock
 from macp_rx.errors import MacpGapError
 from macp_rx.protocol.messages import DECISION

@@ -6,10 +6,7 @@ import gc
 
 import pytest
 
-from macp_rx import (
-    Accepted,
-    MacpTimeoutError,
-)
+from macp_rx import Accepted, MacpTimeoutError
 from macp_rx.clock import VirtualClock
 from macp_rx.protocol.messages import DECISION
 from macp_rx.streams.session import Connection, SessionStream, Status

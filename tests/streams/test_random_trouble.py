@@ -8,10 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from macp_rx import (
-    MacpClient,
-    Runtime,
-)
+from macp_rx import MacpClient, Runtime
 from macp_rx.clock import VirtualClock
 from macp_rx.errors import MacpGapError
 from macp_rx.protocol.messages import DECISION

@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 from reactivex import operators as ops
 
-from macp_rx import (
-    MacpClient,
-)
+from macp_rx import MacpClient
 from macp_rx.clock import VirtualClock
 from macp_rx.protocol.messages import DECISION, HANDOFF, PROPOSAL
 from macp_rx.protocol.modes import handoff, proposal
