@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from reactivex import abc
 from reactivex.testing import TestScheduler
 
-from benchmarks import Row
+from benchmarks import Row, ratio
 from macp_rx.clock import VirtualClock
 
 __all__ = ["rows"]
@@ -27,8 +27,7 @@ def rows(rounds: int) -> Iterable[Row]:
             rates[name].append(EVENTS / _seconds(run))
     each = {name: f"{statistics.median(values) / 1000:.0f} k/s" for name, values in rates.items()}
     what = f"virtual time, {TIMERS} live timers: events"
-    bare = statistics.median(ours / other for ours, other in zip(rates["ours"], rates["bare"], strict=True))
-    rxpy = statistics.median(ours / other for ours, other in zip(rates["ours"], rates["rxpy"], strict=True))
+    bare, rxpy = (ratio(rates["ours"], rates[peer]) for peer in ("bare", "rxpy"))
     yield Row(what, each["ours"], each["bare"], "bare heapq pop, push, call", bare, "≥ 0.3x", bare >= 0.3)
     yield Row(what, each["ours"], each["rxpy"], "RxPY TestScheduler.advance_to", rxpy, "≥ 4x", rxpy >= 4)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import statistics
 import subprocess
@@ -22,8 +21,8 @@ import grpc.aio
 from macp.v1 import core_pb2, core_pb2_grpc
 
 from benchmarks import Row, wait_for
-from benchmarks.server import AGENT, open_sessions, running_server
-from macp_rx import Accepted, AuthConfig, MacpClient, Stream
+from benchmarks.server import connect, connect_sdk, open_sessions, running_server
+from macp_rx import Accepted, MacpClient, Stream
 
 __all__ = ["rows"]
 
@@ -119,14 +118,11 @@ def _reading(sessions: Sessions, streams: Callable[[MacpClient, list[str]], Iter
         if not unheard:
             all_heard.set()
 
-    def connect() -> MacpClient:
-        return MacpClient(target=target, secure=False, auth=AuthConfig.for_dev_agent(AGENT))
-
     start = _usage()
-    with connect() as warm:
+    with connect(target) as warm:
         list(warm.history(session_ids[0]))
     before = {**_usage(), "system": start["system"]}
-    with connect() as client:
+    with connect(target) as client:
         for stream in streams(client, session_ids):
             stream.subscribe(hear)
         wait_for(all_heard)
@@ -135,19 +131,12 @@ def _reading(sessions: Sessions, streams: Callable[[MacpClient, list[str]], Iter
 
 
 def _sdk(sessions: Sessions) -> Figures:
-    import macp_sdk
-
-    logging.getLogger("macp_sdk").setLevel(logging.ERROR)  # it warns of every plaintext client
-
-    def connect(target: str) -> macp_sdk.MacpClient:
-        return macp_sdk.MacpClient(target=target, allow_insecure=True, auth=macp_sdk.AuthConfig.for_dev_agent(AGENT))
-
     start = _usage()
-    warm = connect(next(iter(sessions)))
+    warm = connect_sdk(next(iter(sessions)))
     warm.initialize()
     warm.close()
     before = {**_usage(), "system": start["system"]}
-    clients = {target: connect(target) for target in sessions}
+    clients = {target: connect_sdk(target) for target in sessions}
     streams = []
     for target, session_ids in sessions.items():
         for session_id in session_ids:
@@ -178,7 +167,7 @@ def _left(start: Figures) -> float:
     """OS threads beyond those of the start, once their number has stopped falling."""
     until = time.monotonic() + LINGER
     while _extra(start)["system"] > 0 and time.monotonic() < until:
-        time.sleep(0.05)
+        time.sleep(0.05)  # grpc says nothing when a thread of its own has ended
     return max(0.0, _extra(start)["system"])
 
 

@@ -6,7 +6,6 @@ The session is resolved, so that every reader finds its end in the same way: at 
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Iterable
 
@@ -17,8 +16,8 @@ from reactivex import operators as ops
 from reactivex.scheduler import EventLoopScheduler
 
 from benchmarks import Row, against, cpu_rounds, wait_for
-from benchmarks.server import AGENT, METADATA, running_server, session_with
-from macp_rx import Accepted, AuthConfig, DecisionSession, MacpClient, Stream
+from benchmarks.server import METADATA, connect, running_server, sdk_stream, session_with
+from macp_rx import Accepted, DecisionSession, MacpClient, Stream
 from macp_rx import operators as mo
 
 __all__ = ["rows"]
@@ -70,14 +69,14 @@ async def _bare(target: str, session_id: str) -> None:
 
 
 def _ours(target: str, session_id: str) -> None:
-    with _client(target) as client:
+    with connect(target) as client:
         done = threading.Event()
         _sure_evaluations(client, session_id).subscribe(on_completed=done.set)
         wait_for(done)
 
 
 def _shared(target: str, session_id: str) -> None:
-    with _client(target) as client:
+    with connect(target) as client:
         done = threading.Event()
         thread = EventLoopScheduler()
         events = DecisionSession(client, session_id).events.pipe(mo.deliver_on(thread))
@@ -87,14 +86,10 @@ def _shared(target: str, session_id: str) -> None:
 
 
 def _check(target: str, session_id: str) -> None:
-    with _client(target) as client:
+    with connect(target) as client:
         read = _sure_evaluations(client, session_id).pipe(ops.count()).run()
     if read != EVALUATIONS:
         raise SystemExit(f"benchmarks: read {read} evaluations of {EVALUATIONS}")
-
-
-def _client(target: str) -> MacpClient:
-    return MacpClient(target=target, secure=False, auth=AuthConfig.for_dev_agent(AGENT))
 
 
 def _sure_evaluations(client: MacpClient, session_id: str) -> Stream[EvaluationPayload]:
@@ -106,19 +101,12 @@ def _sure_ones(events: Stream[Accepted]) -> Stream[EvaluationPayload]:
 
 
 def _sdk(target: str, session_id: str) -> None:
-    import macp_sdk
-
-    logging.getLogger("macp_sdk").setLevel(logging.ERROR)  # it warns of every plaintext client
-    client = macp_sdk.MacpClient(target=target, allow_insecure=True, auth=macp_sdk.AuthConfig.for_dev_agent(AGENT))
-    stream = client.open_stream()
-    stream.send_subscribe(session_id)
-    for envelope in stream.responses():
-        if envelope.message_type == "Evaluation":
-            _sure(_evaluation(envelope.payload))
-        elif envelope.message_type == "Commitment":
-            break
-    stream.cancel()
-    client.close()
+    with sdk_stream(target, session_id) as stream:
+        for envelope in stream.responses():
+            if envelope.message_type == "Evaluation":
+                _sure(_evaluation(envelope.payload))
+            elif envelope.message_type == "Commitment":
+                break
 
 
 def _evaluation(payload: bytes) -> EvaluationPayload:

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import json
-import logging
 import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from benchmarks import Row, wait_for
-from benchmarks.server import AGENT, open_sessions, running_server
-from macp_rx import Accepted, AuthConfig, DecisionSession, MacpClient
+from benchmarks.server import connect, open_sessions, running_server, sdk_stream
+from macp_rx import Accepted, DecisionSession
 from tests.chaos.proxy import Proxy
 from tests.chaos.slow_reader import consume
 from tests.chaos.talker import ENVELOPES, SESSION, running_talker
-
-if TYPE_CHECKING:
-    import macp_sdk
 
 __all__ = ["rows"]
 
@@ -51,7 +45,7 @@ def _recovery(target: str, outage: float) -> Row:
 def _recovered(target: str, outage: float) -> float:
     """Seconds from the server's return to the first envelope, which was accepted in between."""
     (session_id,) = open_sessions(target, 1)
-    with Proxy(target) as proxy, _client(proxy.target) as reader, _client(target) as speaker:
+    with Proxy(target) as proxy, connect(proxy.target) as reader, connect(target) as speaker:
         heard: list[float] = []
         first, second = threading.Event(), threading.Event()
 
@@ -73,7 +67,7 @@ def _sdk_in_an_outage(target: str) -> str:
     import macp_sdk
 
     (session_id,) = open_sessions(target, 1)
-    with Proxy(target) as proxy, _sdk_stream(proxy.target, session_id) as stream:
+    with Proxy(target) as proxy, sdk_stream(proxy.target, session_id) as stream:
         stream.read(timeout=10)
         proxy.cut()
         try:
@@ -91,7 +85,7 @@ def _end(target: str) -> Row:
 
 def _cancel_known(target: str) -> float:
     (session_id,) = open_sessions(target, 1)
-    with _client(target) as reader, _client(target) as speaker:
+    with connect(target) as reader, connect(target) as speaker:
         started, ended = threading.Event(), threading.Event()
         reader.session_events(session_id).subscribe(lambda _accepted: started.set(), on_completed=ended.set)
         wait_for(started)
@@ -105,7 +99,7 @@ def _sdk_after_a_cancel(target: str) -> str:
     import macp_sdk
 
     (session_id,) = open_sessions(target, 1)
-    with _sdk_stream(target, session_id) as stream, _client(target) as speaker:
+    with sdk_stream(target, session_id) as stream, connect(target) as speaker:
         stream.read(timeout=10)
         speaker.cancel_session(session_id, reason="benchmark")
         try:
@@ -132,27 +126,8 @@ def _consumed(module: str, who: str, target: str) -> dict[str, float]:
     return dict(json.loads(printed.splitlines()[-1]))
 
 
-def _client(target: str) -> MacpClient:
-    return MacpClient(target=target, secure=False, auth=AuthConfig.for_dev_agent(AGENT))
-
-
-@contextmanager
-def _sdk_stream(target: str, session_id: str) -> Iterator[macp_sdk.MacpStream]:
-    import macp_sdk
-
-    logging.getLogger("macp_sdk").setLevel(logging.ERROR)  # it warns of every plaintext client
-    client = macp_sdk.MacpClient(target=target, allow_insecure=True, auth=macp_sdk.AuthConfig.for_dev_agent(AGENT))
-    stream = client.open_stream()
-    stream.send_subscribe(session_id)
-    try:
-        yield stream
-    finally:
-        stream.cancel()
-        client.close()
-
-
 def _sdk(target: str) -> Iterator[str]:
-    with _sdk_stream(target, SESSION) as stream:
+    with sdk_stream(target, SESSION) as stream:
         for envelope in stream.responses():
             yield envelope.message_id
             if envelope.message_type == "Commitment":

@@ -20,9 +20,9 @@ from macp.modes.decision.v1.decision_pb2 import EvaluationPayload, ProposalPaylo
 from macp.v1 import core_pb2, core_pb2_grpc
 from macp.v1.envelope_pb2 import Envelope
 
-from benchmarks import Row, wait_for
-from benchmarks.server import AGENT, CONFIGURATION, METADATA, VERSION, open_sessions, running_server
-from macp_rx import Accepted, AuthConfig, MacpClient, Runtime
+from benchmarks import Row, ratio, wait_for
+from benchmarks.server import AGENT, CONFIGURATION, METADATA, VERSION, connect, open_sessions, running_server
+from macp_rx import Accepted, Runtime
 from macp_rx.protocol.messages import DECISION, message_type_of
 from macp_rx.runtime import SqliteStore, dev_identity, kernel
 from macp_rx.runtime.identity import Caller, Rates
@@ -62,7 +62,7 @@ def _kernel(rounds: int) -> Iterable[Row]:
     session_id = long[0].envelope.session_id
     long += [_request(session_id, AGENTS[n % 5], _evaluation()) for n in range(LONG)]
     early, late = zip(*(_early_and_late(long) for _ in range(rounds)), strict=True)
-    times = statistics.median(after / before for before, after in zip(early, late, strict=True))
+    times = ratio(late, early)
     shown = [f"{statistics.median(values) * 1e6:.1f} us" for values in (late, early)]
     what = f"kernel: cost of a message after {LONG} in its session"
     yield Row(what, shown[0], shown[1], "after 10", times, "≤ 1.3x", times <= 1.3)
@@ -186,7 +186,7 @@ def _port(rounds: int) -> Iterable[Row]:
                 rates[name].append(SENDS / asyncio.run(_sends(target, sessions)))
     each = {name: statistics.median(values) for name, values in rates.items()}
     for name, what in (("ours", "in memory"), ("stored", "each in SQLite before its Ack")):
-        times = statistics.median(one / other for one, other in zip(rates[name], rates["real"], strict=True))
+        times = ratio(rates[name], rates["real"])
         bar, holds = ("≥ 1500/s", each[name] >= 1500) if name == "ours" else ("", None)
         shown = f"{each[name]:.0f}/s", f"{each['real']:.0f}/s"
         title = f"port, {IN_FLIGHT} in flight, {what}: accepted sends, with the client on the same two cores"
@@ -214,10 +214,7 @@ async def _sends(target: str, sessions: list[str]) -> float:
 
 def _subscribers() -> Row:
     """Session streams that one port of one process holds, each of which then hears one more envelope."""
-    with (
-        _served() as target,
-        MacpClient(target=target, secure=False, auth=AuthConfig.for_dev_agent(AGENT)) as client,
-    ):
+    with _served() as target, connect(target) as client:
         session_id = open_sessions(target, 1)[0]
         heard = {1: 0, 2: 0}
         began, told = threading.Event(), threading.Event()

@@ -1,7 +1,8 @@
-"""The real server, for the time of a benchmark, and sessions on it."""
+"""The real server, for the time of a benchmark, sessions on it, and clients of it."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -10,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.message import Message
@@ -17,7 +19,24 @@ from macp.modes.decision.v1.decision_pb2 import EvaluationPayload, ProposalPaylo
 from macp.v1 import core_pb2, core_pb2_grpc
 from macp.v1.envelope_pb2 import Envelope
 
-__all__ = ["AGENT", "CONFIGURATION", "METADATA", "VERSION", "binary", "open_sessions", "running_server", "session_with"]
+from macp_rx import AuthConfig, MacpClient
+
+if TYPE_CHECKING:
+    import macp_sdk
+
+__all__ = [
+    "AGENT",
+    "CONFIGURATION",
+    "METADATA",
+    "VERSION",
+    "binary",
+    "connect",
+    "connect_sdk",
+    "open_sessions",
+    "running_server",
+    "sdk_stream",
+    "session_with",
+]
 
 AGENT = "bench"
 METADATA = (("authorization", f"Bearer {AGENT}"),)
@@ -62,6 +81,32 @@ def running_server() -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+
+
+def connect(target: str, **options: Any) -> MacpClient:
+    """A client of ours."""
+    return MacpClient(target=target, secure=False, auth=AuthConfig.for_dev_agent(AGENT), **options)
+
+
+def connect_sdk(target: str) -> macp_sdk.MacpClient:
+    """A client of the peer's."""
+    import macp_sdk
+
+    logging.getLogger("macp_sdk").setLevel(logging.ERROR)  # it warns of every plaintext client
+    return macp_sdk.MacpClient(target=target, allow_insecure=True, auth=macp_sdk.AuthConfig.for_dev_agent(AGENT))
+
+
+@contextmanager
+def sdk_stream(target: str, session_id: str) -> Iterator[macp_sdk.MacpStream]:
+    """The peer's stream of a session, from its start."""
+    client = connect_sdk(target)
+    stream = client.open_stream()
+    stream.send_subscribe(session_id)
+    try:
+        yield stream
+    finally:
+        stream.cancel()
+        client.close()
 
 
 def session_with(target: str, envelopes: int) -> str:

@@ -13,8 +13,7 @@ from macp.v1.envelope_pb2 import Ack, Envelope
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from benchmarks import Row, against, cpu_rounds, wait_for
-from benchmarks.server import AGENT, METADATA, running_server
-from macp_rx import AuthConfig, MacpClient
+from benchmarks.server import AGENT, METADATA, connect, running_server
 
 __all__ = ["rows"]
 
@@ -71,8 +70,7 @@ async def _bare(target: str, envelopes: list[Envelope]) -> None:
 async def _awaited(target: str, envelopes: list[Envelope]) -> None:
     waiting = iter(envelopes)
     scheduler = AsyncIOScheduler(asyncio.get_running_loop())
-    auth = AuthConfig.for_dev_agent(AGENT)
-    async with MacpClient(target=target, secure=False, auth=auth, scheduler=scheduler) as client:
+    async with connect(target, scheduler=scheduler) as client:
         rx = client.rx
 
         async def send() -> None:
@@ -86,7 +84,7 @@ def _subscribed(target: str, envelopes: list[Envelope]) -> None:
     waiting = iter(envelopes)
     answered = 0
     done = threading.Event()
-    with MacpClient(target=target, secure=False, auth=AuthConfig.for_dev_agent(AGENT)) as client:
+    with connect(target) as client:
         rx = client.rx
 
         def send() -> None:

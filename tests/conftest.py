@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
 import shutil
@@ -13,12 +12,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from hypothesis import HealthCheck, settings
 
-from macp_rx import AuthConfig, MacpClient, Runtime
+from macp_rx import AuthConfig, DecisionSession, MacpClient, Runtime
+from macp_rx.clock import Clock
 
 # the first example of a run pays for tables of the interpreter; these machines are noisy, so no example has a deadline
 settings.register_profile("macp_rx", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -105,13 +106,27 @@ class RealServer:
         self.stop()
 
 
-@pytest.fixture(scope="session")
-def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+@contextmanager
+def running_server(**environment: str) -> Iterator[RealServer]:
+    """A real server with further settings by environment, as long as the block runs."""
     binary = runtime_binary()
     assert binary is not None
-    server = RealServer(binary, MACP_DATA_DIR=str(tmp_path_factory.mktemp("data")))
-    yield server
-    server.close()
+    server = RealServer(binary, **environment)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    with running_server(MACP_DATA_DIR=str(tmp_path_factory.mktemp("data"))) as server:
+        yield server
+
+
+def dial(target: str, agent: str = "chair", **options: Any) -> MacpClient:
+    """A client, for whoever closes it, of a server that takes an agent at its word and wants no TLS."""
+    return MacpClient(target=target, secure=False, auth=AuthConfig.for_dev_agent(agent), **options)
 
 
 @pytest.fixture(params=RUNTIMES)
@@ -119,6 +134,20 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
     """Clients of one runtime, which is each kind in turn. After the test they are closed, and nothing is left."""
     with connecting(request.param, Runtime, lambda: request.getfixturevalue("real_server")) as connect:
         yield connect
+
+
+@pytest.fixture
+def client(connect: Connect) -> MacpClient:
+    """The chair's."""
+    return connect("chair")
+
+
+@pytest.fixture
+def session(client: MacpClient) -> DecisionSession:
+    """A decision of the chair and alice, which has only started."""
+    session = DecisionSession(client)
+    session.start(intent="test", participants=["chair", "alice"], ttl_ms=60_000)
+    return session
 
 
 @contextmanager
@@ -137,10 +166,7 @@ def connecting(kind: str, runtime: Callable[[], Runtime], real_server: Callable[
     target = real_server().target if kind == "server" else server.target if server else None
 
     def connect(agent: str) -> MacpClient:
-        if target is None:
-            client = MacpClient.embedded(agent=agent, runtime=embedded)
-        else:
-            client = MacpClient(target=target, secure=False, auth=AuthConfig.for_dev_agent(agent))
+        client = dial(target, agent) if target else MacpClient.embedded(agent=agent, runtime=embedded)
         clients.append(client)
         return client
 
@@ -171,6 +197,20 @@ def check_threads(before: set[threading.Thread]) -> None:
         thread.join(2)
     left = [thread.name for thread in came if thread.is_alive()]
     assert not left, f"threads were left behind: {left}"
+
+
+def wait_until(clock: Clock, holds: Callable[[], bool], seconds: float = 5) -> None:
+    """Waits until something holds, which is looked at on a clock's own thread, every 10 ms."""
+    held = threading.Event()
+
+    def look() -> None:
+        if holds():
+            held.set()
+        else:
+            clock.run_later(0.01, look)
+
+    clock.run_soon(look)
+    assert held.wait(seconds), f"it does not hold after {seconds} s"
 
 
 def os_threads() -> int:
@@ -213,8 +253,3 @@ class Recorder:
 
     def wait_for_end(self) -> None:
         self.wait(lambda heard: heard.completed or heard.error is not None)
-
-
-def run_async(work: Callable[[], object]) -> None:
-    """Runs a coroutine function on a fresh loop."""
-    asyncio.run(work())  # type: ignore[arg-type]

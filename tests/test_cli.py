@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from macp_rx import AuthConfig, MacpClient
-from tests.conftest import RealServer
+from tests.conftest import RealServer, dial
 
 COMMAND = str(Path(sys.executable).with_name("macp-rx"))
 
@@ -66,7 +65,7 @@ def test_serve_serves_until_ctrl_c() -> None:
     with serving() as (process, target):
         shown = run("demo", "--target", target, "--pace", "0.1")
         assert shown.returncode == 0, shown.stderr
-        with MacpClient(target=target, secure=False, auth=AuthConfig.for_dev_agent("anybody")) as client:
+        with dial(target, "anybody") as client:
             assert client.initialize().runtime_info.name == "macp-rx"
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -54,18 +54,6 @@ def snake(name: str) -> str:
 def test_no_rpc_of_the_service_is_missing(rpc: str) -> None:
     for name in SNAKE_CASE.get(rpc, [snake(rpc)]):
         assert hasattr(MacpClient, name)
-
-
-@pytest.fixture
-def client(connect: Connect) -> MacpClient:
-    return connect("chair")
-
-
-@pytest.fixture
-def session(client: MacpClient) -> DecisionSession:
-    session = DecisionSession(client)
-    session.start(intent="test", participants=["chair", "alice"], ttl_ms=60_000)
-    return session
 
 
 class TestUnary:
@@ -209,15 +197,7 @@ class TestBadInput:
                 read(new_session_id(), after_sequence=-1)
 
 
-@pytest.mark.server
 class TestRegistries:
-    """What the embedded runtime does not serve yet."""
-
-    @pytest.fixture
-    def client(self, real_server: RealServer) -> Iterator[MacpClient]:
-        with MacpClient(target=real_server.target, secure=False, auth=AuthConfig.for_dev_agent("chair")) as client:
-            yield client
-
     def test_extension_modes(self, client: MacpClient) -> None:
         mode = f"ext.test.{new_session_id()[:8]}.v1"
         descriptor = core_pb2.ModeDescriptor(
@@ -522,7 +502,7 @@ class TestOwnLoop:
             auth = AuthConfig.for_bearer(lambda: asyncio.Future())  # a call that is under way for ever
             async with MacpClient(target=real_server.target, secure=False, auth=auth, scheduler=scheduler) as client:
                 waiting = [asyncio.ensure_future(client.rx.initialize()) for _ in range(3)]
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # one turn of the loop, in which they begin
             for one in await asyncio.gather(*waiting, return_exceptions=True):
                 assert isinstance(one, MacpClosedError)
 

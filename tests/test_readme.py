@@ -12,9 +12,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_example_of_the_readme_decides(capsys: pytest.CaptureFixture[str], no_thread_left: None) -> None:
+def example() -> str:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    exec(compile(code, "README.md", "exec"), {"__name__": "__readme__"})
+    return str(code)
+
+
+def test_the_example_of_the_readme_decides(capsys: pytest.CaptureFixture[str], no_thread_left: None) -> None:
+    exec(compile(example(), "README.md", "exec"), {"__name__": "__readme__"})
     printed = capsys.readouterr().out
     assert printed.startswith("Outcome(state='RESOLVED'")
     assert "rollout.approved" in printed
@@ -22,11 +26,10 @@ def test_the_example_of_the_readme_decides(capsys: pytest.CaptureFixture[str], n
 
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_the_examples_of_the_readme_are_typed(checker: str, tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    example = tmp_path / "example.py"
-    example.write_text(f"# pyright: strict\n{code}")
+    written = tmp_path / "example.py"
+    written.write_text(f"# pyright: strict\n{example()}")
     options = ["--strict"] if checker == "mypy" else []
     checked = subprocess.run(
-        [sys.executable, "-m", checker, *options, example], capture_output=True, text=True, check=False, cwd=tmp_path
+        [sys.executable, "-m", checker, *options, written], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert checked.returncode == 0, checked.stdout

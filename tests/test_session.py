@@ -13,19 +13,7 @@ from reactivex import operators as ops
 
 from macp_rx import Accepted, DecisionSession, MacpAckError, MacpClient, MacpSessionError, Message
 from macp_rx.protocol.modes import decision
-from tests.conftest import Connect, Recorder
-
-
-@pytest.fixture
-def client(connect: Connect) -> MacpClient:
-    return connect("chair")
-
-
-@pytest.fixture
-def session(client: MacpClient) -> DecisionSession:
-    session = DecisionSession(client)
-    session.start(intent="join", participants=["chair", "alice"], ttl_ms=60_000)
-    return session
+from tests.conftest import Recorder
 
 
 def says(*messages: Any) -> Callable[[Observable[Accepted]], Observable[Message]]:

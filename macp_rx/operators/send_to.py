@@ -54,9 +54,7 @@ def send_to(send: Callable[[M], Observable[R]], *, buffer: int = 256) -> Callabl
                     busy = True
                     try:
                         answers = send(waiting.popleft())
-                    except (
-                        Exception
-                    ) as error:  # called when the answer before it has completed, where nobody would hear it
+                    except Exception as error:  # behind the answer before it, where nobody would hear it
                         observer.on_error(error)
                         return
                     sending.disposable = answers.subscribe(

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from blockbuster import blockbuster_ctx
 
-from macp_rx.clock import Clock
 from tests.conftest import RealServer, check_threads, runtime_binary
 
 
@@ -82,17 +81,3 @@ def serve(tmp_path_factory: pytest.TempPathFactory, nothing_is_left: None) -> It
     yield serve
     for server in servers:
         server.close()
-
-
-def wait_until(clock: Clock, holds: Callable[[], bool], seconds: float = 1) -> None:
-    """Waits until something holds, which is looked at on a clock's own thread, every 20 ms."""
-    held = threading.Event()
-
-    def look() -> None:
-        if holds():
-            held.set()
-        else:
-            clock.run_later(0.02, look)
-
-    clock.run_soon(look)
-    assert held.wait(seconds), f"it does not hold after {seconds} s"

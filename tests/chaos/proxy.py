@@ -155,7 +155,7 @@ class Proxy:
             while data := await reader.read(65536):
                 await self._flowing.wait()
                 if self._delay:
-                    await asyncio.sleep(self._delay)
+                    await asyncio.sleep(self._delay)  # the trouble itself: a network that is so slow
                 if not link.silent:
                     writer.write(data)
                     await writer.drain()

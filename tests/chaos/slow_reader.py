@@ -46,7 +46,7 @@ def consume(messages: Iterator[str]) -> dict[str, float]:
             break
         right += 1
         if time.monotonic() < slow_until:
-            time.sleep(PACE)
+            time.sleep(PACE)  # what it does with an envelope takes so long
             most = max(most, _resident())
         elif right % 1000 == 0:
             most = max(most, _resident())

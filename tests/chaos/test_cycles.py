@@ -11,9 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from reactivex.disposable import SerialDisposable
 
-from macp_rx import Accepted, AuthConfig, DecisionSession, MacpClient, Runtime, Stream
-from tests.chaos.conftest import wait_until
-from tests.conftest import Recorder
+from macp_rx import Accepted, DecisionSession, MacpClient, Runtime, Stream
+from tests.conftest import Recorder, dial, wait_until
 
 CYCLES = 1000
 
@@ -68,7 +67,7 @@ LEAVE: list[Callable[[Stream[Accepted]], None]] = [
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_thousand_subscriptions_leave_nothing(shared: bool) -> None:
     chance = random.Random(1)
-    with Runtime() as runtime, runtime.serve("127.0.0.1:0") as server, connect(server.target) as client:
+    with Runtime() as runtime, runtime.serve("127.0.0.1:0") as server, dial(server.target) as client:
         session = DecisionSession(client)
         session.start(intent="cycles", participants=["chair"], ttl_ms=60_000)
         client.initialize()
@@ -79,8 +78,8 @@ def test_a_thousand_subscriptions_leave_nothing(shared: bool) -> None:
 
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(cycle, chance.choices(LEAVE, k=CYCLES)))
-        wait_until(client.clock, lambda: runtime.open_calls == 0)
-        wait_until(client.clock, lambda: len(asyncio.all_tasks()) <= tasks)
+        wait_until(client.clock, lambda: runtime.open_calls == 0, 1)
+        wait_until(client.clock, lambda: len(asyncio.all_tasks()) <= tasks, 1)
         assert client.subscriptions == ()
 
 
@@ -95,7 +94,3 @@ def count_tasks(client: MacpClient) -> int:
     client.clock.run_soon(count)
     assert done.wait(10)
     return counted[0]
-
-
-def connect(target: str) -> MacpClient:
-    return MacpClient(target=target, secure=False, auth=AuthConfig.for_dev_agent("chair"))

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from macp_rx import AuthConfig, DecisionSession, MacpClient
+from macp_rx import DecisionSession
 from tests.chaos.proxy import Proxy
-from tests.conftest import RealServer, Recorder
+from tests.conftest import RealServer, Recorder, dial
 
 SAID = 5
 """How many envelopes each session has accepted before its end, the commitment not counted."""
@@ -36,8 +36,8 @@ class Sessions:
 
     def __init__(self, target: str, *, ttl_ms: int = 600_000, max_suspend_ms: int = 0) -> None:
         self.proxies = [Proxy(target), Proxy(target)]
-        self.speaker = connect(target)
-        self.readers = [connect(proxy.target) for proxy in self.proxies]
+        self.speaker = dial(target)
+        self.readers = [dial(proxy.target) for proxy in self.proxies]
         self.all = [DecisionSession(self.speaker) for _ in range(ONE + MANY)]
         self.heard = [Ended() for _ in self.all]
         for session in self.all:
@@ -63,10 +63,6 @@ class Sessions:
             client.close()
         for proxy in self.proxies:
             proxy.close()
-
-
-def connect(target: str) -> MacpClient:
-    return MacpClient(target=target, secure=False, auth=AuthConfig.for_dev_agent("chair"))
 
 
 Open = Callable[..., Sessions]

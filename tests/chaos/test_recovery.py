@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
 
-from macp_rx import AuthConfig, DecisionSession, MacpClient
+from macp_rx import DecisionSession
 from macp_rx.streams.status import Connection
 from tests.chaos.proxy import Proxy
-from tests.conftest import RealServer, Recorder
+from tests.conftest import RealServer, Recorder, dial
 
 WITHIN = 1.5
 
@@ -42,14 +42,14 @@ def test_a_stream_delivers_within_a_moment_of_the_servers_return(
     """All outages at once, each behind a proxy of its own."""
     outages = pytestconfig.getoption("--outage") or [1, 10]
     with ExitStack() as stack:
-        speaker = stack.enter_context(connect(real_server.target))
+        speaker = stack.enter_context(dial(real_server.target))
         session = DecisionSession(speaker)
         session.start(intent="outage", participants=["chair"], ttl_ms=600_000)
         back: list[tuple[float, Arrivals]] = []
         for seconds in outages:
             proxy = stack.enter_context(Proxy(real_server.target))
             heard = Arrivals()
-            stack.enter_context(connect(proxy.target)).session_events(session.session_id).subscribe(heard)
+            stack.enter_context(dial(proxy.target)).session_events(session.session_id).subscribe(heard)
             heard.wait_for(1)
             unreachable(proxy, seconds)
             back.append((time.monotonic() + seconds, heard))
@@ -63,7 +63,7 @@ def test_a_stream_delivers_within_a_moment_of_the_servers_return(
 def test_a_connection_that_died_silently_is_found_after_a_long_silence(real_server: RealServer) -> None:
     """By default grpc pings an idle stream twice and never again, and waits a minute for the answer."""
     pings = [("grpc.keepalive_time_ms", 300), ("grpc.http2.ping_timeout_ms", 300)]
-    with Proxy(real_server.target) as proxy, connect(proxy.target, pings) as client:
+    with Proxy(real_server.target) as proxy, dial(proxy.target, options=pings) as client:
         session = DecisionSession(client)
         session.start(intent="silence", participants=["chair"], ttl_ms=600_000)
         lost, caught_up, long_after = threading.Event(), threading.Event(), threading.Event()
@@ -77,7 +77,3 @@ def test_a_connection_that_died_silently_is_found_after_a_long_silence(real_serv
         assert not lost.is_set()
         proxy.silence()
         assert lost.wait(2)
-
-
-def connect(target: str, options: Sequence[tuple[str, int]] = ()) -> MacpClient:
-    return MacpClient(target=target, secure=False, auth=AuthConfig.for_dev_agent("chair"), options=options)

@@ -6,17 +6,16 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from macp_rx import AuthConfig, DecisionSession, MacpClient, MacpTransportError
+from macp_rx import DecisionSession, MacpTransportError
 from macp_rx.protocol.modes import decision
 from macp_rx.streams.status import Connection, Status
 from tests.chaos.slow_reader import READERS
 from tests.chaos.talker import ENVELOPES, running_talker
-from tests.conftest import RealServer
+from tests.conftest import RealServer, dial
 
 AGENTS = 10
 ROOT = Path(__file__).parents[2]
@@ -44,7 +43,8 @@ def test_memory_stays_bounded_and_every_envelope_comes_once() -> None:
 def test_a_reader_that_lags_behind_a_real_server_gets_the_rest(real_server: RealServer) -> None:
     """The server gives up on a reader that is 256 envelopes behind (`protocol.md` 6.5)."""
     # small windows, or 1,500 envelopes of this size are on their way before the server notices
-    with connect(real_server) as speaker, connect(real_server, [("grpc.http2.bdp_probe", 0)]) as reader:
+    small = [("grpc.http2.bdp_probe", 0)]
+    with dial(real_server.target) as speaker, dial(real_server.target, options=small) as reader:
         session = DecisionSession(speaker)
         session.start(intent="lag", participants=["chair", *map(str, range(AGENTS))], ttl_ms=60_000)
         session.propose("p1", "one")
@@ -69,8 +69,3 @@ async def everybody_talks(session: DecisionSession) -> None:
             await session.rx.send(message)
 
     await asyncio.gather(*(talk(session.acting_as(str(number))) for number in range(AGENTS)))
-
-
-def connect(server: RealServer, options: Sequence[tuple[str, int]] = ()) -> MacpClient:
-    auth = AuthConfig.for_dev_agent("chair")
-    return MacpClient(target=server.target, secure=False, auth=auth, options=options)

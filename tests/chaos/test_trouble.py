@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from macp_rx import Accepted, AuthConfig, DecisionSession, MacpClient, MacpTransportError, Runtime
+from macp_rx import Accepted, DecisionSession, MacpClient, Runtime
+from macp_rx import operators as mo
 from macp_rx.errors import MacpGapError
 from macp_rx.streams.session import OnGap
 from macp_rx.streams.status import Connection, Status
-from tests.chaos.conftest import FileServer, Serve, wait_until
+from tests.chaos.conftest import FileServer, Serve
 from tests.chaos.proxy import Link, Proxy
-from tests.conftest import Recorder
+from tests.conftest import Recorder, dial, wait_until
 
 SESSIONS = 10
 CANCELLED = 3  # so many of the sessions end by a cancel, the others by a commitment
@@ -166,7 +167,7 @@ class Talk:
         # a server that compacts forgets it all with the session's end
         ids = [accepted.message_id async for accepted in self.direct.history(session_id)]
         if number < CANCELLED:
-            await cancelled(session)
+            await session.rx.cancel().pipe(mo.retry_with_backoff())  # no message, so it has no retry of its own
         else:
             ack = await session.rx.commit(action="chaos.survived", authority_scope="test", reason="all is said")
             ids.append(ack.message_id)
@@ -188,17 +189,7 @@ def senders(number: int) -> list[str]:
 
 
 def connect(target: str) -> MacpClient:
-    return MacpClient(target=target, secure=False, auth=AuthConfig.for_dev_agent("chair"), options=IMPATIENT)
-
-
-async def cancelled(session: DecisionSession) -> None:
-    while True:
-        try:
-            await session.rx.cancel()
-        except MacpTransportError:  # it is not a message: it has no retry of its own
-            await asyncio.sleep(0.02)
-        else:
-            return
+    return dial(target, options=IMPATIENT)
 
 
 @pytest.fixture
@@ -311,12 +302,12 @@ def test_an_embedded_runtime_keeps_no_call(seed: int, points: int) -> None:
         with survived(server.target, seed, points // 4) as talk:
             check_complete(talk)
             check_outcomes(talk)
-        wait_until(runtime.clock, lambda: runtime.open_calls == 0)
+        wait_until(runtime.clock, lambda: runtime.open_calls == 0, 1)
 
 
 def check_idle(talk: Talk) -> None:
     """All clients are on the one I/O loop: soon after the last stream has ended nothing runs there."""
-    wait_until(talk.direct.clock, lambda: not asyncio.all_tasks())
+    wait_until(talk.direct.clock, lambda: not asyncio.all_tasks(), 1)
 
 
 def check_outcomes(talk: Talk) -> None:

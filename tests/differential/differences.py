@@ -129,24 +129,14 @@ def _outsider(situation: Situation) -> bool:
 
 
 def _unparsed(situation: Situation) -> bool:
-    codes = {"INVALID_ENVELOPE", "INVALID_REQUEST"}
-    real, ours = _end(situation.real), _end(situation.ours)
-    return (
-        real is not None
-        and ours is not None
-        and (real["status"], real["code"]) == ("INTERNAL", None)
-        and ours["status"] == "INVALID_ARGUMENT"
-        and ours["code"] in codes
-    )
+    told = _failure(situation.ours) in [("INVALID_ARGUMENT", code) for code in ("INVALID_ENVELOPE", "INVALID_REQUEST")]
+    return told and _failure(situation.real) == ("INTERNAL", None)
 
 
 def _far_too_large(situation: Situation) -> bool:
-    real, ours = _end(situation.real), _end(situation.ours)
-    return (
-        real is not None
-        and ours is not None
-        and (real["status"], real["code"]) == ("OUT_OF_RANGE", None)
-        and (ours["status"], ours["code"]) == ("RESOURCE_EXHAUSTED", None)
+    return (_failure(situation.real), _failure(situation.ours)) == (
+        ("OUT_OF_RANGE", None),
+        ("RESOURCE_EXHAUSTED", None),
     )
 
 
@@ -275,13 +265,11 @@ def _is_envelope(said: Plain) -> bool:
     return isinstance(said, dict) and "message_type" in said
 
 
-def _end(answer: Plain) -> Plain:
-    """How a call failed, if it did."""
-    if isinstance(answer, dict) and "status" in answer:
-        return answer
-    if isinstance(answer, list) and answer and isinstance(answer[-1], dict):
-        end = answer[-1].get("ended")
-        return end if isinstance(end, dict) else None
+def _failure(answer: Plain) -> tuple[str, str | None] | None:
+    """The status and the code that a call failed with, if it did."""
+    match answer:
+        case {"status": status, "code": code} | [*_, {"ended": {"status": status, "code": code}}]:
+            return status, code
     return None
 
 

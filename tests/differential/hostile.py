@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import struct
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-__all__ = ["odd_double", "odd_integer", "odd_string", "scrambled", "spoiled"]
+from tests.differential.steps import Metadata, bearer, page_token
+
+__all__ = [
+    "odd_credential",
+    "odd_double",
+    "odd_integer",
+    "odd_page_token",
+    "odd_session_id",
+    "odd_string",
+    "scrambled",
+    "spoiled",
+]
 
 M = TypeVar("M", bound=Message)
 
@@ -72,6 +85,95 @@ def odd_integer(random: Random, field: FieldDescriptor) -> int:
 def odd_double(random: Random) -> float:
     """A double at an edge; seldom one that is no number."""
     return float("nan") if random.random() < 0.04 else random.choice([*DOUBLES, *INFINITIES])
+
+
+def odd_session_id(random: Random, token: Callable[[], str]) -> str:
+    """A session id in a form that is refused, or only looks so; ``token`` makes strings that nobody else has."""
+    made = uuid.UUID(int=random.getrandbits(128), version=4)
+    text = str(made)
+    return random.choice(
+        [
+            text.upper(),
+            text[:14] + random.choice("1235689ABCDEFf0") + text[15:],
+            text[:19] + random.choice("0cf7") + text[20:],
+            text[:8] + text[8:].upper(),
+            text.replace("-", "_"),
+            text[:-1] + "g",
+            text[1:],
+            text + "0",
+            text.replace("-", "", 1) + "-",
+            f"{{{text}}}",
+            made.urn,
+            made.hex.upper(),
+            str(uuid.UUID(int=0)),
+            str(uuid.UUID(int=2**128 - 1)),
+            token()[:21],
+            token() + "a" * 96,
+            token() + "a" * 97,
+            token() + "é",
+            token()[:20] + "٣٣",
+            token() + "\n",
+            f" {text}",
+            f"{text[:-1]} ",
+            "",
+            " ",
+            "s1",
+        ]
+    )
+
+
+def odd_credential(random: Random, caller: str, other: str) -> Metadata:
+    """What nearly shows that ``caller`` asks, or shows nothing, or two things at once."""
+    return random.choice(
+        [
+            (),
+            bearer(other),
+            (("authorization", f"bearer {caller}"),),
+            (("authorization", f"Bearer  {caller}"),),
+            (("authorization", "Bearer"),),
+            (("authorization", "Bearer "),),
+            (("authorization", caller),),
+            (("x-macp-token", caller),),
+            (("authorization", f"Basic {caller}"), ("x-macp-token", caller)),
+            (("authorization", f"Bearer {other}"), ("x-macp-token", caller)),
+            (("authorization", f"Bearer {caller}"), ("authorization", f"Bearer {other}")),
+            (("authorization", f"Basic {caller}"), ("authorization", f"Bearer {caller}")),
+            (("x-macp-token", caller), ("x-macp-token", other)),
+            (("x-macp-token", ""),),
+            (("x-macp-token", f"Bearer {caller}"),),
+        ]
+    )
+
+
+def odd_page_token(random: Random, session_id: str) -> str:
+    """A page token that says no place in the list, or only looks so."""
+    raw = b"v1:" + session_id.encode()
+    plain = base64.urlsafe_b64encode(raw).decode()
+    return random.choice(
+        [
+            "",
+            " ",
+            plain + "=",
+            plain.rstrip("=") + "\n",
+            page_token(session_id),
+            page_token(""),
+            page_token("ü"),
+            page_token("~" * 40),
+            page_token("a" * 765),
+            page_token("a" * 766),
+            base64.urlsafe_b64encode(b"v2:" + raw).decode().rstrip("="),
+            base64.urlsafe_b64encode(b"V1:x").decode().rstrip("="),
+            base64.urlsafe_b64encode(b"v1:\xff\xfe").decode().rstrip("="),
+            base64.b64encode(b"v1:???>>>").decode().rstrip("="),
+            "djE6YR",  # ends with bits that no encoder leaves
+            "djE6YQ",
+            "djE6YQ==",
+            "djE6Y",
+            "dj E6YQ",
+            "v1:a",
+            "\u0436",
+        ]
+    )
 
 
 def spoiled(random: Random, message: M, others: Sequence[str] = ()) -> M:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import uuid
 from collections.abc import Iterable, Sequence
 from random import Random
@@ -12,9 +11,22 @@ from google.protobuf.message import Message
 from macp.v1 import core_pb2, policy_pb2
 from macp.v1.envelope_pb2 import Envelope
 
-from tests.differential.hostile import scrambled, spoiled
+from tests.differential.hostile import odd_credential, odd_page_token, odd_session_id, scrambled, spoiled
 from tests.differential.policies import random_policy
-from tests.differential.steps import PAYLOADS, Call, Close, Frame, Metadata, Open, Pause, Scenario, Step, payload_class
+from tests.differential.steps import (
+    PAYLOADS,
+    Call,
+    Close,
+    Frame,
+    Metadata,
+    Open,
+    Pause,
+    Scenario,
+    Step,
+    bearer,
+    page_token,
+    payload_class,
+)
 
 __all__ = ["FUTURE", "OVERDUE", "Script"]
 
@@ -150,40 +162,6 @@ class Script:
         forms = [str(made), seven, made.hex, self.token()[:22], f"{self.token()}_-{'a' * 94}", f"----{self.token()}"]
         return self.random.choices(forms, [0.6, 0.1, 0.1, 0.08, 0.06, 0.06])[0]
 
-    def odd_session_id(self) -> str:
-        """A session id in a form that is refused, or only looks so."""
-        made = uuid.UUID(int=self.random.getrandbits(128), version=4)
-        text = str(made)
-        return self.random.choice(
-            [
-                text.upper(),
-                text[:14] + self.random.choice("1235689ABCDEFf0") + text[15:],
-                text[:19] + self.random.choice("0cf7") + text[20:],
-                text[:8] + text[8:].upper(),
-                text.replace("-", "_"),
-                text[:-1] + "g",
-                text[1:],
-                text + "0",
-                text.replace("-", "", 1) + "-",
-                f"{{{text}}}",
-                made.urn,
-                made.hex.upper(),
-                str(uuid.UUID(int=0)),
-                str(uuid.UUID(int=2**128 - 1)),
-                self.token()[:21],
-                self.token() + "a" * 96,
-                self.token() + "a" * 97,
-                self.token() + "é",
-                self.token()[:20] + "٣٣",
-                self.token() + "\n",
-                f" {text}",
-                f"{text[:-1]} ",
-                "",
-                " ",
-                "s1",
-            ]
-        )
-
     # Messages
 
     def filled(self, message_type: str, *, mode: str | None = None, **fields: Any) -> Message:
@@ -303,34 +281,13 @@ class Script:
             case 5:
                 envelope.sender = pick(["", " ", self.outsider, caller.upper(), caller + " ", *self.agents])
             case 6:
-                return envelope, self._odd_credential(caller)
+                return envelope, odd_credential(self.random, caller, self.outsider)
             case 7 if self._message_ids:
                 envelope.message_id = pick(self._message_ids)
             case _:
                 size = pick([1_048_576, 1_048_577, 1_100_000]) if self.chance(0.04) else pick([1, 3, 300])
                 envelope.payload = self.random.randbytes(1) * size
         return envelope, bearer(caller)
-
-    def _odd_credential(self, caller: str) -> Metadata:
-        return self.random.choice(
-            [
-                (),
-                bearer(self.outsider),
-                (("authorization", f"bearer {caller}"),),
-                (("authorization", f"Bearer  {caller}"),),
-                (("authorization", "Bearer"),),
-                (("authorization", "Bearer "),),
-                (("authorization", caller),),
-                (("x-macp-token", caller),),
-                (("authorization", f"Basic {caller}"), ("x-macp-token", caller)),
-                (("authorization", f"Bearer {self.outsider}"), ("x-macp-token", caller)),
-                (("authorization", f"Bearer {caller}"), ("authorization", f"Bearer {self.outsider}")),
-                (("authorization", f"Basic {caller}"), ("authorization", f"Bearer {caller}")),
-                (("x-macp-token", caller), ("x-macp-token", self.outsider)),
-                (("x-macp-token", ""),),
-                (("x-macp-token", f"Bearer {caller}"),),
-            ]
-        )
 
     def _repeat(self, envelope: Envelope) -> None:
         """The same message id once more: from the same sender or another, with the same content or another."""
@@ -448,7 +405,7 @@ class Script:
 
     def _read(self) -> None:
         session_id = self.session_id if self.chance(0.93) else self.random.choice(["", "x", self.token()])
-        who = self._odd_credential(self.initiator) if self.chance(0.1) else bearer(self.anyone())
+        who = odd_credential(self.random, self.initiator, self.outsider) if self.chance(0.1) else bearer(self.anyone())
         self.call("GetSession", core_pb2.GetSessionRequest(session_id=session_id), who)
 
     def _watch(self) -> None:
@@ -457,38 +414,9 @@ class Script:
     def _list_sessions(self) -> None:
         near = page_token(self.session_id[:-1])
         size = self.random.choice([0, 1, 1, 2, 3, 1000, 1001, 2**31 - 1, -1, -(2**31)])
-        token = near if self.chance(0.7) else self._odd_page_token()
+        token = near if self.chance(0.7) else odd_page_token(self.random, self.session_id)
         who = () if self.chance(0.03) else self.anyone()
         self.call("ListSessions", core_pb2.ListSessionsRequest(page_size=size, page_token=token), who)
-
-    def _odd_page_token(self) -> str:
-        raw = b"v1:" + self.session_id.encode()
-        plain = base64.urlsafe_b64encode(raw).decode()
-        return self.random.choice(
-            [
-                "",
-                " ",
-                plain + "=",
-                plain.rstrip("=") + "\n",
-                page_token(self.session_id),
-                page_token(""),
-                page_token("ü"),
-                page_token("~" * 40),
-                page_token("a" * 765),
-                page_token("a" * 766),
-                base64.urlsafe_b64encode(b"v2:" + raw).decode().rstrip("="),
-                base64.urlsafe_b64encode(b"V1:x").decode().rstrip("="),
-                base64.urlsafe_b64encode(b"v1:\xff\xfe").decode().rstrip("="),
-                base64.b64encode(b"v1:???>>>").decode().rstrip("="),
-                "djE6YR",  # ends with bits that no encoder leaves
-                "djE6YQ",
-                "djE6YQ==",
-                "djE6Y",
-                "dj E6YQ",
-                "v1:a",
-                "\u0436",
-            ]
-        )
 
     def _signal(self) -> None:
         caller = self.anyone()
@@ -737,7 +665,7 @@ class Script:
         content: Message | bytes = payload
         match self.random.randrange(6):
             case 0 | 1:
-                session_id = self.odd_session_id() if self.chance(0.7) else self.valid_session_id()
+                session_id = odd_session_id(self.random, self.token) if self.chance(0.7) else self.valid_session_id()
             case 2 | 3:
                 content = spoiled(self.random, payload, [*self.agents, "policy.default"])
             case 4:
@@ -778,13 +706,3 @@ class Script:
             agents=frozenset([*self.agents, self.outsider]),
             names=frozenset(self._names),
         )
-
-
-def bearer(agent: str) -> Metadata:
-    """A development credential."""
-    return (("authorization", f"Bearer {agent}"),)
-
-
-def page_token(cursor: str) -> str:
-    """The page token that continues after a session id."""
-    return base64.urlsafe_b64encode(f"v1:{cursor}".encode()).decode().rstrip("=")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -29,6 +30,9 @@ __all__ = [
     "Pause",
     "Scenario",
     "Step",
+    "bearer",
+    "page_token",
+    "path",
     "payload_class",
     "request_class",
     "response_class",
@@ -47,6 +51,21 @@ PAYLOADS = {
     "ext.multi_round.v1": multi_round_pb2,
 }
 """Mode -> the module of its payloads."""
+
+
+def bearer(agent: str) -> Metadata:
+    """A development credential."""
+    return (("authorization", f"Bearer {agent}"),)
+
+
+def path(method: str) -> str:
+    """Where gRPC finds an RPC."""
+    return f"/macp.v1.MACPRuntimeService/{method}"
+
+
+def page_token(cursor: str) -> str:
+    """The page token that continues after a session id."""
+    return base64.urlsafe_b64encode(f"v1:{cursor}".encode()).decode().rstrip("=")
 
 
 def request_class(method: str) -> type[Message]:

@@ -19,13 +19,24 @@ from macp.v1.envelope_pb2 import Envelope
 
 from tests.differential import answers
 from tests.differential.answers import Plain
-from tests.differential.steps import Call, Close, Frame, Metadata, Open, Pause, Scenario, Step, response_class
+from tests.differential.steps import (
+    Call,
+    Close,
+    Frame,
+    Metadata,
+    Open,
+    Pause,
+    Scenario,
+    Step,
+    bearer,
+    path,
+    response_class,
+)
 from tests.differential.stream import Stream
 
 __all__ = ["Conversation", "Target", "connected"]
 
-SERVICE = "/macp.v1.MACPRuntimeService/"
-JUDGE: Metadata = (("authorization", "Bearer judge"),)
+JUDGE = bearer("judge")
 LAST_SESSION = "z" * 128
 """Sorts behind every other session, so that a page of one session is never the last one."""
 
@@ -79,7 +90,7 @@ class Target:
             raise AssertionError(f"a watch of {self.name} ended with OK")
 
     async def _watch(self, method: str, hear: Any) -> None:
-        call = self.channel().unary_stream(SERVICE + method, response_deserializer=response_class(method).FromString)(
+        call = self.channel().unary_stream(path(method), response_deserializer=response_class(method).FromString)(
             b"", metadata=JUDGE
         )
         async for said in call:
@@ -110,9 +121,9 @@ class Target:
 
     async def _send(self, envelope: Envelope) -> None:
         request = core_pb2.SendRequest(envelope=envelope).SerializeToString()
-        said = await self.channel().unary_unary(
-            SERVICE + "Send", response_deserializer=core_pb2.SendResponse.FromString
-        )(request, metadata=JUDGE)
+        said = await self.channel().unary_unary(path("Send"), response_deserializer=core_pb2.SendResponse.FromString)(
+            request, metadata=JUDGE
+        )
         assert said.ack.ok, f"{self.name} refused the judge: {said}"
 
 
@@ -162,7 +173,7 @@ class Conversation:
                     case Close(stream):
                         return await self._streams.pop(stream).close()
                     case Pause(seconds):
-                        await asyncio.sleep(seconds)
+                        await asyncio.sleep(seconds)  # a deadline passes, on clocks that nobody can move
                         return "waited"
         except TimeoutError:
             return f"no answer within {PATIENCE} s"
@@ -183,7 +194,7 @@ class Conversation:
     async def _call(self, step: Call) -> Plain:
         assert self._channel is not None
         call = self._channel.unary_unary(
-            SERVICE + step.method, response_deserializer=response_class(step.method).FromString
+            path(step.method), response_deserializer=response_class(step.method).FromString
         )
         try:
             said: Message = await call(step.request, metadata=step.metadata)
@@ -198,6 +209,6 @@ class Conversation:
     def _open(self, metadata: Metadata) -> Stream:
         assert self._channel is not None
         method = self._channel.stream_stream(
-            SERVICE + "StreamSession", response_deserializer=core_pb2.StreamSessionResponse.FromString
+            path("StreamSession"), response_deserializer=core_pb2.StreamSessionResponse.FromString
         )
         return Stream(lambda: method(metadata=metadata))

@@ -10,7 +10,7 @@ import json
 import queue
 import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx import Runtime
 from macp_rx.runtime import Settings
-from tests.conftest import RealServer, runtime_binary
+from tests.conftest import running_server
 from tests.differential.answers import Plain, plain
 from tests.differential.script import OVERDUE
-from tests.differential.steps import Metadata, response_class
+from tests.differential.steps import Metadata, bearer, path, response_class
 
 QUIET = 0.5
 """Seconds without an event after which a watch has told everything; what is told once too often shows as well."""
@@ -76,13 +76,13 @@ class Course:
         self._numbers = itertools.count()
 
     def ask(self, method: str, request: Message, agent: str = "chair", metadata: Metadata | None = None) -> Any:
-        call = self._channel.unary_unary(_path(method), response_deserializer=response_class(method).FromString)
-        metadata = _bearer(agent) if metadata is None else metadata
+        call = self._channel.unary_unary(path(method), response_deserializer=response_class(method).FromString)
+        metadata = bearer(agent) if metadata is None else metadata
         return call(request.SerializeToString(), metadata=metadata, timeout=10)
 
     def watch(self, method: str) -> Watch:
-        call = self._channel.unary_stream(_path(method), response_deserializer=response_class(method).FromString)
-        return Watch(call(b"", metadata=_bearer("watcher")))
+        call = self._channel.unary_stream(path(method), response_deserializer=response_class(method).FromString)
+        return Watch(call(b"", metadata=bearer("watcher")))
 
     def say(
         self,
@@ -118,10 +118,10 @@ class Course:
 
     def history(self, session_id: str) -> list[Envelope]:
         call = self._channel.stream_stream(
-            _path("StreamSession"), response_deserializer=core_pb2.StreamSessionResponse.FromString
+            path("StreamSession"), response_deserializer=core_pb2.StreamSessionResponse.FromString
         )
         request = core_pb2.StreamSessionRequest(subscribe_session_id=session_id)
-        said = call(iter([request.SerializeToString()]), metadata=_bearer("chair"), timeout=10)
+        said = call(iter([request.SerializeToString()]), metadata=bearer("chair"), timeout=10)
         return [response.envelope for response in said]
 
     def register_mode(self, name: str) -> bool:
@@ -139,18 +139,8 @@ class Course:
 @pytest.fixture
 def targets() -> Iterator[list[str]]:
     """The real server and the embedded runtime, both fresh."""
-    binary = runtime_binary()
-    assert binary is not None
-    with closing(RealServer(binary)) as server, Runtime() as runtime, runtime.serve() as served:
+    with running_server() as server, Runtime() as runtime, runtime.serve() as served:
         yield [server.target, served.target]
-
-
-def _path(method: str) -> str:
-    return f"/macp.v1.MACPRuntimeService/{method}"
-
-
-def _bearer(agent: str) -> Metadata:
-    return (("authorization", f"Bearer {agent}"),)
 
 
 def _plain(told: Any) -> Plain:
@@ -342,7 +332,7 @@ def _read_only(course: Course) -> list[Plain]:
         ("ListPolicies", policy_pb2.ListPoliciesRequest()),
         ("Initialize", core_pb2.InitializeRequest(supported_protocol_versions=["1.0"])),
     ]:
-        for metadata in (_bearer("chair"), ()):
+        for metadata in (bearer("chair"), ()):
             try:
                 said = plain(course.ask(method, request, metadata=metadata))
                 told.append(said.get("capabilities", said))
@@ -354,11 +344,9 @@ def _read_only(course: Course) -> list[Plain]:
 @pytest.mark.server
 def test_policies_from_files_are_read_only_in_both_runtimes(tmp_path: Path) -> None:
     (tmp_path / "policy.json").write_text(json.dumps(POLICY))
-    binary = runtime_binary()
-    assert binary is not None
     policy = policy_pb2.PolicyDescriptor(**{**POLICY, "rules": json.dumps(POLICY["rules"])})
     with (
-        closing(RealServer(binary, MACP_POLICIES_DIR=str(tmp_path))) as server,
+        running_server(MACP_POLICIES_DIR=str(tmp_path)) as server,
         Runtime(policies=[policy], settings=Settings(policies_read_only=True)) as runtime,
         runtime.serve() as served,
         grpc.insecure_channel(server.target) as there,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 
@@ -13,7 +14,7 @@ import pytest
 from macp_rx import Runtime
 from macp_rx.runtime import Settings, static_tokens
 from macp_rx.transport.loop import LoopLease
-from tests.conftest import RealServer, runtime_binary
+from tests.conftest import running_server
 from tests.differential.differences import KNOWN
 from tests.differential.generator import MODES, generate
 from tests.differential.runner import Report, compare
@@ -29,17 +30,12 @@ Play = Callable[[str, str, Iterable[str]], Report]
 @pytest.fixture
 def real_servers() -> Iterator[Serve]:
     """Starts real servers, each fresh."""
-    binary = runtime_binary()
-    assert binary is not None
-    servers: list[RealServer] = []
+    with ExitStack() as stack:
 
-    def serve(**environment: str) -> str:
-        servers.append(RealServer(binary, **environment))
-        return servers[-1].target
+        def serve(**environment: str) -> str:
+            return stack.enter_context(running_server(**environment)).target
 
-    yield serve
-    for server in servers:
-        server.close()
+        yield serve
 
 
 @pytest.fixture

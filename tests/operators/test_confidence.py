@@ -3,7 +3,6 @@ from __future__ import annotations
 import itertools
 
 import pytest
-import reactivex as rx
 from hypothesis import given
 from hypothesis import strategies as st
 from reactivex import operators as ops
@@ -12,6 +11,7 @@ from macp_rx import Accepted
 from macp_rx import operators as mo
 from macp_rx.protocol.modes import decision
 from macp_rx.testing import Marbles, Where, said
+from tests.operators.checks import check_redelivery
 from tests.operators.voices import LEGEND
 
 VOICES = {
@@ -81,12 +81,7 @@ def test_redelivery_changes_nothing(said_so: list[tuple[str, str, str, float]], 
         said(sender, decision.evaluate(proposal, recommendation, confidence=confidence)).accepted(number)
         for number, (sender, proposal, recommendation, confidence) in enumerate(said_so, start=1)
     ]
-    again = [
-        [one] + [earlier for earlier in accepted[:n] if data.draw(st.booleans())] for n, one in enumerate(accepted)
-    ]
-    once = rx.from_iterable(accepted).pipe(mo.confidence(), ops.to_list()).run()
-    twice = rx.from_iterable(itertools.chain(*again)).pipe(mo.confidence(), ops.to_list()).run()
-    assert once == twice
+    check_redelivery(mo.confidence(), accepted, data)
 
 
 def test_the_mean_is_the_same_in_whatever_order(marbles: Marbles) -> None:

@@ -12,10 +12,8 @@ from macp_rx import MacpSessionError
 from macp_rx import operators as mo
 from macp_rx.testing import Marbles, Where
 from tests.operators import elections
+from tests.operators.checks import NO, YES
 from tests.operators.voices import LEGEND
-
-YES = Where(lambda verdict: verdict.positive, "a positive verdict")
-NO = Where(lambda verdict: not verdict.positive, "a negative verdict")
 
 
 def test_it_speaks_when_no_remaining_vote_can_change_it(marbles: Marbles) -> None:

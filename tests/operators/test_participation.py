@@ -1,13 +1,9 @@
 from __future__ import annotations
 
-import itertools
-
 import pytest
-import reactivex as rx
 from hypothesis import given
 from hypothesis import strategies as st
 from macp.modes.decision.v1.decision_pb2 import VotePayload
-from reactivex import operators as ops
 
 from macp_rx import Accepted, MacpClient, MacpSessionError, Runtime
 from macp_rx import operators as mo
@@ -16,6 +12,7 @@ from macp_rx.protocol.modes import handoff
 from macp_rx.protocol.policy import AcceptanceRules, build_handoff_policy
 from macp_rx.testing import Marbles
 from macp_rx.testing.guard import GuardedClock
+from tests.operators.checks import check_redelivery
 from tests.operators.voices import LEGEND
 from tests.runtime.conversation import OK, Conversation, register
 
@@ -72,9 +69,4 @@ def test_somebody_is_expected(participants: list[str], says: str) -> None:
 @given(st.lists(st.sampled_from("pvwxyz"), max_size=20), st.data())
 def test_redelivery_changes_nothing(letters: list[str], data: st.DataObject) -> None:
     accepted: list[Accepted] = [LEGEND[letter].accepted(number) for number, letter in enumerate(letters, start=1)]
-    again = [
-        [one] + [earlier for earlier in accepted[:n] if data.draw(st.booleans())] for n, one in enumerate(accepted)
-    ]
-    once = rx.from_iterable(accepted).pipe(mo.participation(ALL), ops.to_list()).run()
-    twice = rx.from_iterable(itertools.chain(*again)).pipe(mo.participation(ALL), ops.to_list()).run()
-    assert once == twice
+    check_redelivery(mo.participation(ALL), accepted, data)

@@ -6,12 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from macp_rx import operators as mo
-from macp_rx.testing import Marbles, Where
+from macp_rx.testing import Marbles
 from tests.operators import elections
+from tests.operators.checks import NO, YES
 from tests.operators.voices import LEGEND
-
-YES = Where(lambda verdict: verdict.positive, "a positive verdict")
-NO = Where(lambda verdict: not verdict.positive, "a negative verdict")
 
 
 def test_one_approval_among_abstentions_is_more(marbles: Marbles) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from macp_rx.protocol.policy import (
     policy_from,
 )
 from macp_rx.testing import Marbles, Where, said
+from tests.operators.checks import redelivered
 from tests.operators.voices import LEGEND, commit, start
 from tests.protocol.plays import perform, plays
 from tests.runtime.conversation import OK, Conversation
@@ -162,12 +162,9 @@ def test_it_is_the_state_that_the_runtime_has(mode: str, data: st.DataObject) ->
         for number, entry in enumerate((entry for entry in session.log or () if entry.envelope), start=1)
         if entry.envelope
     ]
-    again = [
-        [one, *(earlier for earlier in accepted[:n] if data.draw(st.booleans()))] for n, one in enumerate(accepted)
-    ]
     rules = MODES[mode].mode
     policy = policy_from(play.policy)
-    states = rx.from_iterable(itertools.chain(*again)).pipe(mo.states(rules, policy=policy), ops.to_list()).run()
+    states = rx.from_iterable(redelivered(accepted, data)).pipe(mo.states(rules, policy=policy), ops.to_list()).run()
     assert len(states) == len(accepted)
     assert comparable(rules.as_json(states[-1])) == comparable(rules.as_json(session.mode_state))
 

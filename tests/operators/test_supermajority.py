@@ -5,15 +5,14 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reactivex import from_iterable
 
 from macp_rx import MacpSessionError
 from macp_rx import operators as mo
-from macp_rx.testing import Marbles, Where
+from macp_rx.testing import Marbles
 from tests.operators import elections
+from tests.operators.checks import NO, YES
 from tests.operators.voices import LEGEND
-
-YES = Where(lambda verdict: verdict.positive, "a positive verdict")
-NO = Where(lambda verdict: not verdict.positive, "a negative verdict")
 
 
 def test_two_thirds_by_default_and_reached_is_enough(marbles: Marbles) -> None:
@@ -44,7 +43,7 @@ def test_the_share_is_exactly_what_is_written(share: float, size: int, needed: i
     votes = [(member, "p1", "APPROVE") for member in electorate]
     for count in range(1, size + 1):
         verdicts: list[mo.Verdict] = []
-        source = elections.rx.from_iterable(elections.ballots(votes[:count]))
+        source = from_iterable(elections.ballots(votes[:count]))
         mo.supermajority(electorate, share=share)(source).subscribe(verdicts.append)
         if verdicts:
             heard.append(count)

@@ -11,8 +11,9 @@ from reactivex.subject import Subject
 from macp_rx import Accepted
 from macp_rx import operators as mo
 from macp_rx.clock import VirtualClock
-from macp_rx.protocol.modes import decision
-from macp_rx.testing import Marbles, Where, misbehaving, said
+from macp_rx.testing import Marbles, Where, misbehaving
+from tests.operators import elections
+from tests.operators.checks import check_redelivery
 from tests.operators.voices import LEGEND
 
 
@@ -57,35 +58,19 @@ def test_what_comes_after_the_end_is_not_counted() -> None:
     assert len(heard) == 2
 
 
-votes = st.lists(
-    st.tuples(
-        st.sampled_from("abcde"), st.sampled_from(["p1", "p2"]), st.sampled_from(["APPROVE", "REJECT", "ABSTAIN"])
-    ),
-    max_size=20,
-)
+votes = elections.votes(elections.members(5))
 
 
 @given(votes, st.data())
-def test_redelivery_changes_nothing(cast: list[tuple[str, str, str]], data: st.DataObject) -> None:
-    accepted = [
-        said(sender, decision.vote(proposal, vote)).accepted(number)
-        for number, (sender, proposal, vote) in enumerate(cast, start=1)
-    ]
-    again = [
-        [one] + [earlier for earlier in accepted[:n] if data.draw(st.booleans())] for n, one in enumerate(accepted)
-    ]
-    once = from_iterable(accepted).pipe(mo.tally(), ops.default_if_empty(mo.Tally())).run()
-    twice = from_iterable(itertools.chain(*again)).pipe(mo.tally(), ops.default_if_empty(mo.Tally())).run()
-    assert once == twice
+def test_redelivery_changes_nothing(cast: list[elections.Cast], data: st.DataObject) -> None:
+    accepted = elections.ballots(cast)
+    check_redelivery(mo.tally(), accepted, data)
 
 
 @given(votes, st.data())
-def test_how_the_stream_is_chunked_changes_nothing(cast: list[tuple[str, str, str]], data: st.DataObject) -> None:
+def test_how_the_stream_is_chunked_changes_nothing(cast: list[elections.Cast], data: st.DataObject) -> None:
     """In bursts, each of which begins with some of the one before, as after a reconnect; as one burst, and one by one."""
-    accepted = [
-        said(sender, decision.vote(proposal, vote)).accepted(number)
-        for number, (sender, proposal, vote) in enumerate(cast, start=1)
-    ]
+    accepted = elections.ballots(cast)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(accepted)), max_size=4)))
     bounds = [0, *cuts, len(accepted)]
     bursts = [accepted[max(0, begin - data.draw(st.integers(0, 3))) : end] for begin, end in itertools.pairwise(bounds)]

@@ -16,11 +16,10 @@ from macp_rx.protocol.binding import Binding, Instant
 from macp_rx.protocol.messages import DECISION
 from macp_rx.protocol.modes import decision
 from macp_rx.protocol.policy import DEFAULT
-from macp_rx.testing import Marbles, Where, said
+from macp_rx.testing import Marbles, said
+from tests.operators.checks import NO, YES
 from tests.operators.voices import LEGEND, commit
 
-YES = Where(lambda verdict: verdict.positive, "not vetoed")
-NO = Where(lambda verdict: not verdict.positive, "vetoed")
 VOICES = {
     **LEGEND,
     "h": said("bob", decision.raise_objection("p1", reason="slow", severity="high")),

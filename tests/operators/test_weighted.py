@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 
 from macp_rx import MacpSessionError
 from macp_rx import operators as mo
-from macp_rx.testing import Marbles, Where
+from macp_rx.testing import Marbles
 from tests.operators import elections
+from tests.operators.checks import NO, YES
 from tests.operators.voices import LEGEND
-
-YES = Where(lambda verdict: verdict.positive, "a positive verdict")
-NO = Where(lambda verdict: not verdict.positive, "a negative verdict")
 
 
 def test_a_heavy_vote_decides_alone(marbles: Marbles) -> None:

@@ -13,7 +13,7 @@ from macp.v1.core_pb2 import CommitmentPayload, CommitmentRef
 from macp_sdk import commitment_hash as sdk_hash
 from macp_sdk import verify_commitment_hash as sdk_verify
 
-from macp_rx import DecisionSession, MacpAckError, MacpSessionError, MacpTransportError, build_envelope
+from macp_rx import MacpSessionError, MacpTransportError
 from macp_rx.protocol.commitment import (
     Integrity,
     commitment_hash,
@@ -23,7 +23,9 @@ from macp_rx.protocol.commitment import (
     verify_commitment_hash,
 )
 from macp_rx.protocol.messages import DECISION
+from macp_rx.protocol.modes import decision
 from tests.conftest import Connect, on_the_real_server
+from tests.runtime.conversation import OK, Conversation
 
 texts = st.text(max_size=6)
 references = st.builds(CommitmentRef, session_id=texts, commitment_hash=texts)
@@ -188,25 +190,13 @@ def test_a_projected_reference_must_be_complete_and_right(reference: object) -> 
 def test_the_real_server_hashes_what_we_hash(connect: Connect) -> None:
     """What the hash covers gets a receipt there, with our hash in it; the rest is refused, or accepted without a receipt."""
     client = connect("chair")
-    commitment = CommitmentPayload(
-        commitment_id="c1",
-        action="decision.approved",
-        authority_scope="test",
-        reason="because",
-        mode_version="1.0.0",
-        configuration_version="config.default",
-        outcome_positive=True,
-    )
     for what, more in {**COVERED, **UNCOVERED}.items():
-        session = DecisionSession(client)
-        session.start(intent="hash", participants=["alice"], ttl_ms=60_000)
-        session.acting_as("alice").propose("p1", "x")
-        wire = commitment.SerializeToString() + more
+        talk = Conversation(client, DECISION)
+        assert talk.say("alice", decision.propose("p1", "x")) == OK
+        wire = talk.commitment().SerializeToString() + more
         told = ""
-        with contextlib.suppress(MacpAckError, MacpTransportError):  # refused, or accepted without a receipt
-            client.send(
-                build_envelope(mode=DECISION, message_type="Commitment", session_id=session.session_id, payload=wire)
-            )
-            told = json.loads(client.get_decision_receipt(session.session_id).receipt_json)["commitment_hash"]
+        with contextlib.suppress(MacpTransportError):  # it was refused, or accepted without a receipt
+            talk.say("chair", wire, "Commitment")
+            told = json.loads(client.get_decision_receipt(talk.session_id).receipt_json)["commitment_hash"]
         assert bool(told) == (what in COVERED), what
         assert verify_commitment_hash(wire, told) is (Integrity.MATCH if told else Integrity.CANNOT_VERIFY)

@@ -116,7 +116,7 @@ def test_what_is_no_json_says_so(value: object, why: str) -> None:
     ("text", "why"),
     [
         ('{"a":1,"b":2,"a":1}', "'a' stands twice"),
-        ("[NaN]", "NaN is no JSON number"),
+        ("[NaN]", "NaN is no JSON"),
         ("{", "line 1 column 2"),
         ("[" * 100_000, "recursion"),
     ],

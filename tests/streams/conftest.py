@@ -6,9 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from macp_rx import MacpClient, Runtime
+from macp_rx import MacpClient, Runtime, SessionStream
+from macp_rx.clock import VirtualClock
 from macp_rx.protocol.messages import DECISION
+from macp_rx.runtime import Settings
+from tests.conftest import Recorder
 from tests.runtime.conversation import Conversation
+from tests.streams.exact import follow
 from tests.streams.wire import Wire
 
 
@@ -21,9 +25,31 @@ def wire(macp_runtime: Runtime) -> Iterator[Wire]:
 
 
 @pytest.fixture
+def forgetful_wire(virtual_time: VirtualClock) -> Iterator[Wire]:
+    """A wire to a runtime that forgets a session's history when the session ends, as a file-backed server does."""
+    wire = Wire(Runtime(clock=virtual_time, settings=Settings(compact_ended=True)))
+    yield wire
+    wire.close(lambda: None)
+
+
+@pytest.fixture
 def talk(macp_runtime: Runtime) -> Conversation:
     """A decision session of the embedded runtime, spoken in past the wire: it knows nothing of its faults."""
     return Conversation(MacpClient.embedded(agent="chair", runtime=macp_runtime), DECISION, ttl_ms=86_400_000)
+
+
+@pytest.fixture
+def events(wire: Wire, talk: Conversation) -> SessionStream:
+    """That session's stream, over the wire."""
+    return wire.client().session_events(talk.session_id)
+
+
+@pytest.fixture
+def heard(events: SessionStream, virtual_time: VirtualClock) -> Recorder:
+    """Somebody who listens to it, and has caught up."""
+    heard, _ = follow(events)
+    virtual_time.advance_by(0)
+    return heard
 
 
 @pytest.fixture

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from reactivex import Observable
+from reactivex import Observable, abc
+from reactivex import operators as ops
 
-from macp_rx import Accepted
+from macp_rx import Accepted, Connection, MacpClient
 from macp_rx.clock import Clock
 from macp_rx.protocol.modes import decision
 from macp_rx.streams.stream import Demand
 from tests.conftest import Recorder
 from tests.runtime.conversation import OK, Conversation
 
-__all__ = ["Reader", "exact", "prefix", "say"]
+__all__ = ["Reader", "exact", "follow", "followed", "prefix", "say"]
 
 
 def say(talk: Conversation, count: int = 1) -> None:
@@ -41,6 +43,22 @@ def prefix(heard: Recorder, talk: Conversation) -> None:
     """Fails unless what somebody heard is how a session's history begins."""
     numbered = _numbered(heard.items)
     assert numbered == _history(talk)[: len(numbered)]
+
+
+def follow(stream: Observable[Any]) -> tuple[Recorder, abc.DisposableBase]:
+    """Somebody who subscribes to a stream; and what they leave it by."""
+    heard = Recorder()
+    return heard, stream.subscribe(heard)
+
+
+def followed(client: MacpClient, talk: Conversation) -> Recorder:
+    """Somebody who follows a session in real time, and has caught up."""
+    events = client.session_events(talk.session_id)
+    caught_up, heard = Recorder(), Recorder()
+    events.status.pipe(ops.filter(lambda status: status.connection is Connection.CAUGHT_UP)).subscribe(caught_up)
+    events.subscribe(heard)
+    caught_up.wait_for(1)
+    return heard
 
 
 class Reader:

@@ -22,18 +22,12 @@ from macp_rx import (
     new_session_id,
     serialize_message,
 )
-from tests.conftest import Connect, Recorder
+from tests.conftest import Recorder
 
 
 @pytest.fixture
-def client(connect: Connect) -> MacpClient:
-    return connect("chair")
-
-
-@pytest.fixture
-def session(client: MacpClient) -> DecisionSession:
-    session = DecisionSession(client)
-    session.start(intent="duplex", participants=["chair", "alice"], ttl_ms=60_000)
+def session(session: DecisionSession) -> DecisionSession:
+    """One in which there is something to vote on."""
     session.propose("p1", "one")
     return session
 

@@ -15,7 +15,7 @@ from macp_rx.clock import VirtualClock
 from macp_rx.protocol.messages import DECISION
 from macp_rx.runtime import Settings
 from macp_rx.streams.ends import ASK_EVERY, FEW, STALE
-from macp_rx.streams.session import Connection
+from macp_rx.streams.status import Connection
 from tests.conftest import Connect, Recorder
 from tests.runtime.conversation import Conversation
 from tests.streams.exact import exact, say

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from macp_rx import AuthConfig, DecisionSession, MacpAckError, MacpClient, MacpTransportError, Runtime
+from macp_rx import DecisionSession, MacpAckError, MacpClient, MacpTransportError, Runtime
 from macp_rx.errors import MacpGapError
 from macp_rx.runtime import Settings
 from macp_rx.streams.retry import RetryPolicy
 from macp_rx.streams.stream import HIGH_WATER
 from macp_rx.testing.guard import GuardedClock
 from tests.chaos.proxy import Proxy
-from tests.conftest import Recorder
+from tests.conftest import Recorder, dial
 from tests.streams.wire import CUT, Fault, Wire
 
 Start = Callable[..., DecisionSession]
@@ -144,7 +144,7 @@ def test_a_server_that_is_gone(caplog: pytest.LogCaptureFixture) -> None:
         Runtime() as runtime,
         runtime.serve() as server,
         Proxy(server.target) as proxy,
-        MacpClient(target=proxy.target, secure=False, auth=AuthConfig.for_dev_agent("chair")) as client,
+        dial(proxy.target) as client,
     ):
         session = DecisionSession(client)
         session.start(intent="logs", participants=["chair"], ttl_ms=60_000)

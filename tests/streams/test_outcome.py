@@ -12,25 +12,17 @@ from macp_rx.clock import VirtualClock
 from macp_rx.protocol.messages import DECISION, HANDOFF, MULTI_ROUND
 from macp_rx.protocol.modes import handoff, multi_round
 from macp_rx.runtime import Settings
-from tests.conftest import RUNTIMES, Connect, RealServer, Recorder, connecting, runtime_binary
+from tests.conftest import RUNTIMES, RealServer, Recorder, connecting, running_server
 from tests.runtime.conversation import OK, Conversation
 from tests.streams.exact import say
 from tests.streams.wire import CUT, LAGGED, Fault, Wire
 
 
-@pytest.fixture
-def client(connect: Connect) -> MacpClient:
-    return connect("chair")
-
-
 @pytest.fixture(scope="module")
 def server_with_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
     """A real server as it is by default: on files, it forgets a session's history when the session ends."""
-    binary = runtime_binary()
-    assert binary is not None
-    server = RealServer(binary, MACP_MEMORY_ONLY="0", MACP_DATA_DIR=str(tmp_path_factory.mktemp("data")))
-    yield server
-    server.close()
+    with running_server(MACP_MEMORY_ONLY="0", MACP_DATA_DIR=str(tmp_path_factory.mktemp("data"))) as server:
+        yield server
 
 
 @pytest.fixture(params=RUNTIMES)
@@ -157,16 +149,14 @@ class TestForgotten:
 
 
 class TestTrouble:
-    def test_the_questions_are_asked_again(self, virtual_time: VirtualClock) -> None:
-        wire = Wire(Runtime(clock=virtual_time, settings=Settings(compact_ended=True)))
-        client = wire.client()
+    def test_the_questions_are_asked_again(self, forgetful_wire: Wire) -> None:
+        wire, client = forgetful_wire, forgetful_wire.client()
         talk = decided(client)
         wire.next("GetSession", Fault(error=CUT), Fault(error=CUT))
         wire.next("GetDecisionReceipt", Fault(error=CUT), Fault(error=LAGGED))
         wire.next("StreamSession", Fault(error=CUT), Fault(), Fault(error=CUT))
         outcome = client.outcome(talk.session_id).run()
         assert (outcome.state, outcome.positive) == ("RESOLVED", True)
-        wire.close(lambda: None)
 
     def test_a_refusal_is_told(self, wire: Wire, talk: Conversation, virtual_time: VirtualClock) -> None:
         refused = MacpTransportError("PERMISSION_DENIED", code="FORBIDDEN")
@@ -178,15 +168,14 @@ class TestTrouble:
         virtual_time.advance_by(1)
         assert heard.error is refused
 
-    def test_of_a_reader_that_was_behind(self, virtual_time: VirtualClock) -> None:
-        wire = Wire(Runtime(clock=virtual_time, settings=Settings(compact_ended=True)))
-        client = wire.client()
+    def test_of_a_reader_that_was_behind(self, forgetful_wire: Wire, virtual_time: VirtualClock) -> None:
+        client = forgetful_wire.client()
         talk = Conversation(client, DECISION)
         session = DecisionSession(client, talk.session_id)
         heard = Recorder()
         session.outcome.subscribe(heard)
         virtual_time.advance_by(0)
-        wire.cut()
+        forgetful_wire.cut()
         say(talk, 3)
         assert talk.commit() == OK
         virtual_time.advance_by(1)
@@ -194,7 +183,6 @@ class TestTrouble:
         assert isinstance(outcome, Outcome)
         assert (outcome.state, outcome.positive) == ("RESOLVED", True)
         assert outcome.commitment is not None
-        wire.close(lambda: None)
 
     def test_of_a_session_with_an_envelope_that_was_never_told(
         self, wire: Wire, talk: Conversation, virtual_time: VirtualClock

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from macp.v1.envelope_pb2 import Ack
-from reactivex import abc
 
 from macp_rx import (
     DecisionSession,
@@ -31,6 +30,7 @@ from macp_rx.streams.retry import RetryPolicy
 from macp_rx.streams.sending import SEND_RETRY, WAITING
 from tests.conftest import Connect, Recorder
 from tests.runtime.conversation import Conversation
+from tests.streams.exact import follow
 from tests.streams.wire import CUT, INTERNAL, Fault, Wire
 
 
@@ -49,11 +49,6 @@ def proposing(client: MacpClient, talk: Conversation, proposal: str, **options: 
 def accepted(talk: Conversation) -> list[str]:
     """The message ids that the runtime accepted, behind the SessionStart."""
     return [envelope.message_id for envelope in talk.history()[1:]]
-
-
-def listen(sending: Stream[Ack]) -> tuple[Recorder, abc.DisposableBase]:
-    heard = Recorder()
-    return heard, sending.subscribe(heard)
 
 
 def code(heard: Recorder) -> str:
@@ -193,9 +188,9 @@ class TestTimeout:
         self, client: MacpClient, talk: Conversation, wire: Wire, virtual_time: VirtualClock
     ) -> None:
         wire.next("Send", Fault(delay=20))
-        first, _ = listen(proposing(client, talk, "p1"))
-        second, _ = listen(proposing(client, talk, "p2", timeout=1))
-        third, _ = listen(proposing(client, talk, "p3"))
+        first, _ = follow(proposing(client, talk, "p1"))
+        second, _ = follow(proposing(client, talk, "p2", timeout=1))
+        third, _ = follow(proposing(client, talk, "p3"))
         virtual_time.advance_by(1)
         assert isinstance(second.error, MacpTimeoutError)
         virtual_time.advance_by(20)
@@ -206,8 +201,8 @@ class TestTimeout:
         self, client: MacpClient, talk: Conversation, wire: Wire, virtual_time: VirtualClock
     ) -> None:
         wire.next("Send", Fault(hangs=True))
-        first, _ = listen(proposing(client, talk, "p1", timeout=1))
-        second, _ = listen(proposing(client, talk, "p2"))
+        first, _ = follow(proposing(client, talk, "p1", timeout=1))
+        second, _ = follow(proposing(client, talk, "p2"))
         virtual_time.advance_by(1)
         assert isinstance(first.error, MacpTimeoutError)
         assert code(second) == "ok"
@@ -218,7 +213,7 @@ class TestOrder:
         self, client: MacpClient, talk: Conversation, wire: Wire, virtual_time: VirtualClock
     ) -> None:
         wire.next("Send", Fault(error=CUT), Fault(delay=1), Fault(error=INTERNAL))
-        heard = [listen(proposing(client, talk, f"p{number}"))[0] for number in range(4)]
+        heard = [follow(proposing(client, talk, f"p{number}"))[0] for number in range(4)]
         virtual_time.advance_by(5)
         assert [code(one) for one in heard] == ["ok"] * 4
         assert accepted(talk) == ["p0", "p1", "p2", "p3"]
@@ -227,7 +222,7 @@ class TestOrder:
         self, client: MacpClient, talk: Conversation, wire: Wire, virtual_time: VirtualClock
     ) -> None:
         wire.next("Send", Fault(refused="FORBIDDEN", delay=1))
-        heard = [listen(proposing(client, talk, f"p{number}"))[0] for number in range(2)]
+        heard = [follow(proposing(client, talk, f"p{number}"))[0] for number in range(2)]
         virtual_time.advance_by(1)
         assert [code(one) for one in heard] == ["FORBIDDEN", "ok"]
 
@@ -236,8 +231,8 @@ class TestOrder:
     ) -> None:
         other = Conversation(talk.client, DECISION)
         wire.next("Send", Fault(delay=10))
-        slow, _ = listen(proposing(client, talk, "p1"))
-        swift, _ = listen(proposing(client, other, "p1"))
+        slow, _ = follow(proposing(client, talk, "p1"))
+        swift, _ = follow(proposing(client, other, "p1"))
         virtual_time.advance_by(0)
         assert (code(slow), code(swift)) == ("nothing", "ok")
 
@@ -245,15 +240,15 @@ class TestOrder:
         self, client: MacpClient, talk: Conversation, wire: Wire, virtual_time: VirtualClock
     ) -> None:
         wire.next("Send", Fault(delay=10))
-        slow, _ = listen(proposing(client, talk, "p1"))
-        swift, _ = listen(proposing(client.acting_as("alice"), talk, "p2"))
+        slow, _ = follow(proposing(client, talk, "p1"))
+        swift, _ = follow(proposing(client.acting_as("alice"), talk, "p2"))
         virtual_time.advance_by(0)
         assert (code(slow), code(swift)) == ("nothing", "ok")
 
     def test_signals_wait_for_nobody(self, client: MacpClient, wire: Wire, virtual_time: VirtualClock) -> None:
         wire.next("Send", Fault(delay=10))
-        slow, _ = listen(client.rx.send_signal(signal_type="slow"))
-        swift, _ = listen(client.rx.send_signal(signal_type="swift"))
+        slow, _ = follow(client.rx.send_signal(signal_type="slow"))
+        swift, _ = follow(client.rx.send_signal(signal_type="swift"))
         virtual_time.advance_by(0)
         assert (code(slow), code(swift)) == ("nothing", "ok")
 
@@ -261,8 +256,8 @@ class TestOrder:
         self, client: MacpClient, talk: Conversation, wire: Wire, virtual_time: VirtualClock
     ) -> None:
         wire.next("Send", Fault(delay=1))
-        listen(proposing(client, talk, "p1"))
-        listen(proposing(client.acting_as("chair"), talk, "p2"))
+        follow(proposing(client, talk, "p1"))
+        follow(proposing(client.acting_as("chair"), talk, "p2"))
         virtual_time.advance_by(2)
         assert accepted(talk) == ["p1", "p2"]
 
@@ -299,7 +294,7 @@ class TestLine:
         self, client: MacpClient, talk: Conversation, wire: Wire, virtual_time: VirtualClock
     ) -> None:
         wire.next("Send", Fault(delay=1))
-        heard = [listen(proposing(client, talk, f"p{number}"))[0] for number in range(WAITING + 2)]
+        heard = [follow(proposing(client, talk, f"p{number}"))[0] for number in range(WAITING + 2)]
         virtual_time.advance_by(0)
         assert isinstance(heard[-1].error, MacpOverflowError)
         assert str(heard[-1].error) == f"256 messages to {talk.session_id} wait to be sent; await their Acks"
@@ -310,9 +305,9 @@ class TestLine:
         self, client: MacpClient, talk: Conversation, wire: Wire, virtual_time: VirtualClock
     ) -> None:
         wire.next("Send", Fault(delay=1))
-        first, _ = listen(proposing(client, talk, "p1"))
-        _, second = listen(proposing(client, talk, "p2"))
-        third, _ = listen(proposing(client, talk, "p3"))
+        first, _ = follow(proposing(client, talk, "p1"))
+        _, second = follow(proposing(client, talk, "p2"))
+        third, _ = follow(proposing(client, talk, "p3"))
         virtual_time.advance_by(0)
         second.dispose()
         second.dispose()
@@ -326,8 +321,8 @@ class TestLine:
         self, client: MacpClient, talk: Conversation, wire: Wire, virtual_time: VirtualClock, fault: Fault
     ) -> None:
         wire.next("Send", fault)
-        first, subscription = listen(proposing(client, talk, "p1"))
-        second, _ = listen(proposing(client, talk, "p2"))
+        first, subscription = follow(proposing(client, talk, "p1"))
+        second, _ = follow(proposing(client, talk, "p2"))
         virtual_time.advance_by(0)
         subscription.dispose()
         subscription.dispose()
@@ -339,7 +334,7 @@ class TestLine:
         self, client: MacpClient, talk: Conversation, virtual_time: VirtualClock
     ) -> None:
         for number in range(3):
-            listen(proposing(client, talk, f"p{number}"))
+            follow(proposing(client, talk, f"p{number}"))
         virtual_time.advance_by(0)
         assert client._connection.outbox._lines == {}
 
@@ -348,8 +343,8 @@ class TestLine:
     ) -> None:
         """One after the other, not one inside the other: 256 of them would be too deep for Python's stack."""
         wire.next("Send", Fault(hangs=True))
-        _, head = listen(proposing(client, talk, "p0"))
-        rest = [listen(proposing(client, talk, f"p{number}"))[0] for number in range(1, WAITING + 1)]
+        _, head = follow(proposing(client, talk, "p0"))
+        rest = [follow(proposing(client, talk, f"p{number}"))[0] for number in range(1, WAITING + 1)]
         virtual_time.advance_by(0)
         client.close()
         head.dispose()
@@ -365,7 +360,7 @@ class TestLine:
             raise ZeroDivisionError
 
         proposing(client, talk, "p1").subscribe(raising, heard.on_error)
-        second, _ = listen(proposing(client, talk, "p2"))
+        second, _ = follow(proposing(client, talk, "p2"))
         virtual_time.advance_by(0)
         assert isinstance(heard.error, ZeroDivisionError)
         assert code(second) == "ok"
@@ -408,7 +403,7 @@ def test_whatever_happens_each_is_answered_once_and_none_is_overtaken(
     for step, what in steps:
         if step == "say":
             name = f"{what}-{len(sent):02}"
-            heard, subscription = listen(proposing(talk.client.acting_as(what), talk, name, timeout=timeout))
+            heard, subscription = follow(proposing(talk.client.acting_as(what), talk, name, timeout=timeout))
             sent.append((what, name, heard, subscription.dispose))
         elif step == "leave" and what < len(sent):
             sent[what][3]()

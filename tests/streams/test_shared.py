@@ -12,19 +12,17 @@ from hypothesis import strategies as st
 from reactivex import Observable
 from reactivex import operators as ops
 
-from macp_rx import Accepted, AuthConfig, DecisionSession, MacpClient, MacpTransportError, Message, Runtime, Stream
+from macp_rx import Accepted, DecisionSession, MacpClient, MacpTransportError, Message, Runtime, Stream
 from macp_rx.clock import VirtualClock
 from macp_rx.errors import MacpGapError
 from macp_rx.protocol.messages import DECISION
 from macp_rx.protocol.modes import decision
 from macp_rx.runtime import Settings
 from macp_rx.streams.shared import WINDOW
-from tests.conftest import Connect, Recorder
+from tests.conftest import Connect, Recorder, dial
 from tests.runtime.conversation import OK, Conversation
 from tests.streams.exact import Reader, exact, prefix, say
-from tests.streams.wire import CUT, LAGGED, Fault, Made, Wire
-
-HOPELESS = MacpTransportError("PERMISSION_DENIED", "no", code="FORBIDDEN")
+from tests.streams.wire import CUT, HOPELESS, LAGGED, Fault, Made, Wire
 
 
 @pytest.fixture
@@ -77,18 +75,16 @@ class TestOneCall:
         assert len(wire.made("StreamSession")) == 1
 
     def test_a_server_sees_one(self) -> None:
-        with Runtime() as runtime, runtime.serve() as server:
-            auth = AuthConfig.for_dev_agent("chair")
-            with MacpClient(target=server.target, secure=False, auth=auth) as client:
-                talk = Conversation(client, DECISION)
-                events = DecisionSession(client, talk.session_id).events
-                readers = [Recorder() for _ in range(50)]
-                for reader in readers:
-                    events.subscribe(reader)
-                say(talk, 3)
-                for reader in readers:
-                    reader.wait_for(4)
-                assert runtime.open_calls == 1
+        with Runtime() as runtime, runtime.serve() as server, dial(server.target) as client:
+            talk = Conversation(client, DECISION)
+            events = DecisionSession(client, talk.session_id).events
+            readers = [Recorder() for _ in range(50)]
+            for reader in readers:
+                events.subscribe(reader)
+            say(talk, 3)
+            for reader in readers:
+                reader.wait_for(4)
+            assert runtime.open_calls == 1
 
     def test_the_last_to_leave_closes_it(
         self, read: Callable[[], Reader], wire: Wire, virtual_time: VirtualClock

@@ -5,13 +5,12 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from collections.abc import Callable
 
 import pytest
 from reactivex import operators as ops
 
 from macp_rx import Accepted, DecisionSession, MacpClient, Runtime
-from tests.conftest import Connect, Recorder
+from tests.conftest import SERVER, Connect, Recorder, wait_until
 
 
 def show(accepted: Accepted) -> None:
@@ -22,20 +21,6 @@ def started(client: MacpClient) -> DecisionSession:
     session = DecisionSession(client)
     session.start(intent="subscriptions", participants=["chair"], ttl_ms=60_000)
     return session
-
-
-def wait_until(where: MacpClient | Runtime, holds: Callable[[], bool]) -> None:
-    """Waits until something holds on a clock's thread, which looks every ten milliseconds."""
-    held = threading.Event()
-
-    def look() -> None:
-        if holds():
-            held.set()
-        else:
-            where.clock.run_later(0.01, look)
-
-    where.clock.run_soon(look)
-    assert held.wait(5)
 
 
 def test_a_cell_that_runs_twice_has_two_subscriptions(connect: Connect) -> None:
@@ -52,20 +37,17 @@ def test_a_cell_that_runs_twice_has_two_subscriptions(connect: Connect) -> None:
     assert all("show" in subscription.who and "test_subscriptions.py" in subscription.who for subscription in two)
     session.cancel()
     heard.wait_for_end()
-    wait_until(client, lambda: client.subscriptions == ())
+    wait_until(client.clock, lambda: client.subscriptions == ())
 
 
-def test_a_callback_that_blocks_the_io_thread_is_named(
-    connect: Connect, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
-) -> None:
-    if "memory" in request.node.name:
-        return  # no gRPC call that others would wait for
-    client = connect("chair")
+@pytest.mark.parametrize("connect", ["port", SERVER], indirect=True)
+def test_a_callback_that_blocks_the_io_thread_is_named(client: MacpClient, caplog: pytest.LogCaptureFixture) -> None:
+    """Not in memory: there is no gRPC call that others would wait for."""
     session = started(client)
     done = threading.Event()
 
     def slow(_accepted: Accepted) -> None:
-        threading.Event().wait(0.15)
+        threading.Event().wait(0.15)  # what it does takes so long
         done.set()
 
     with caplog.at_level(logging.WARNING, "macp_rx"):
@@ -85,7 +67,7 @@ def test_a_client_that_is_collected_ends_its_calls_and_its_thread(no_thread_left
         assert runtime.open_calls >= 1
         del client, session
         gc.collect()
-        wait_until(runtime, lambda: runtime.open_calls == 0)
+        wait_until(runtime.clock, lambda: runtime.open_calls == 0)
         assert not heard.completed
         assert heard.error is None
 

@@ -17,10 +17,11 @@ from macp_rx.clock import Clock
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call, Metadata, Method, Receiver
 
-__all__ = ["CUT", "INTERNAL", "LAGGED", "Fault", "Made", "Wire"]
+__all__ = ["CUT", "HOPELESS", "INTERNAL", "LAGGED", "Fault", "Made", "Wire"]
 
 CUT = MacpTransportError("UNAVAILABLE", "the connection was reset")
 INTERNAL = MacpTransportError("INTERNAL", "RST_STREAM")
+HOPELESS = MacpTransportError("PERMISSION_DENIED", "no", code="FORBIDDEN")
 LAGGED = MacpTransportError("RESOURCE_EXHAUSTED", "fell behind", code="STREAM_LAGGED")
 
 

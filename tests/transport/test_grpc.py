@@ -23,17 +23,13 @@ from macp_rx import (
 )
 from macp_rx.clock import VirtualClock
 from macp_rx.transport.loop import LoopLease
-from tests.conftest import RealServer, Recorder, os_threads
+from tests.conftest import RealServer, Recorder, dial, os_threads, wait_until
 
 pytestmark = pytest.mark.server
 
 
-def connect(server: RealServer, agent: str = "chair") -> MacpClient:
-    return MacpClient(target=server.target, secure=False, auth=AuthConfig.for_dev_agent(agent))
-
-
 def test_two_clients_share_one_thread_and_the_last_one_ends_it(real_server: RealServer, no_thread_left: None) -> None:
-    first, second = connect(real_server), connect(real_server)
+    first, second = dial(real_server.target), dial(real_server.target)
     first.initialize()
     second.initialize()
     assert [thread.name for thread in threading.enumerate()].count("macp_rx-io") == 1
@@ -46,7 +42,7 @@ def test_a_thousand_streams_on_one_client_and_unary_calls_beside_them(
     real_server: RealServer, no_thread_left: None
 ) -> None:
     before = os_threads()
-    with connect(real_server) as client:
+    with dial(real_server.target) as client:
         session = DecisionSession(client)
         session.start(intent="a thousand", participants=["chair"], ttl_ms=60_000)
         heard = [Recorder() for _ in range(1000)]
@@ -76,7 +72,7 @@ def test_a_token_provider_is_asked_per_call(real_server: RealServer) -> None:
         return "chair"
 
     async def async_token() -> str:
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the token takes a turn of the loop to come
         return token()
 
     for provider in (token, async_token):
@@ -172,7 +168,7 @@ def test_tls_is_the_default_and_plaintext_does_not_answer_it(real_server: RealSe
 
 
 def test_an_unreachable_runtime_is_unavailable_with_its_cause() -> None:
-    with MacpClient(target="127.0.0.1:1", secure=False, auth=AuthConfig.for_dev_agent("chair")) as client:
+    with dial("127.0.0.1:1") as client:
         with pytest.raises(MacpTransportError) as failed:
             client.initialize()
         assert failed.value.status == "UNAVAILABLE"
@@ -230,8 +226,7 @@ def test_a_call_that_the_server_cancels_is_an_error_and_our_own_cancel_is_silenc
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        auth = AuthConfig.for_dev_agent("chair")
-        with MacpClient(target=f"127.0.0.1:{port}", secure=False, auth=auth) as client:
+        with dial(f"127.0.0.1:{port}") as client:
             with pytest.raises(MacpTransportError, match="CANCELLED"):
                 client.initialize()
             with pytest.raises(MacpTransportError, match="CANCELLED"):
@@ -245,7 +240,7 @@ def test_why_the_server_has_ended_a_call_is_told_though_something_was_still_bein
     real_server: RealServer,
 ) -> None:
     """grpc.aio's own write puts INTERNAL in its place: of 200 such calls 92 did not say NOT_FOUND."""
-    with MacpClient(target=real_server.target, secure=False, auth=AuthConfig.for_dev_agent("chair")) as client:
+    with dial(real_server.target) as client:
         for _ in range(30):
             with pytest.raises(
                 MacpTransportError
@@ -261,7 +256,7 @@ def test_an_idle_streaming_connection_is_closed(real_server: RealServer, monkeyp
     def connections() -> int:
         return sum(1 for one in psutil.Process().net_connections("tcp") if one.raddr and one.raddr.port == port)
 
-    with connect(real_server) as client:
+    with dial(real_server.target) as client:
         client.initialize()
         unary_only = connections()
         heard = Recorder()
@@ -269,20 +264,11 @@ def test_an_idle_streaming_connection_is_closed(real_server: RealServer, monkeyp
         heard.wait_for(1)
         assert connections() == unary_only + 1
         watching.dispose()
-        closed = threading.Event()
-
-        def look(_scheduler: object, _state: object = None) -> None:
-            if connections() == unary_only:
-                closed.set()
-            else:
-                client.clock.schedule_relative(0.02, look)
-
-        client.clock.schedule_relative(0.05, look)
-        assert client.clock.wait(closed, 5)
+        wait_until(client.clock, lambda: connections() == unary_only)
 
 
 def test_pages_of_sessions_are_asked_for_only_as_they_are_read(real_server: RealServer) -> None:
-    with connect(real_server) as client:
+    with dial(real_server.target) as client:
         for _ in range(600):
             DecisionSession(client).start(intent="pages", participants=["chair"], ttl_ms=60_000)
         asked = 0
