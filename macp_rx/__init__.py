@@ -26,7 +26,19 @@ from macp_rx.errors import (
     MacpWouldBlockError,
 )
 from macp_rx.protocol.messages import Accepted, Message
-from macp_rx.session import Agent, DecisionSession, Outcome
+from macp_rx.protocol.start import SessionStart
+from macp_rx.session import (
+    Agent,
+    DecisionSession,
+    ExtensionSession,
+    HandoffSession,
+    MultiRoundSession,
+    Outcome,
+    ProposalSession,
+    QuorumSession,
+    Session,
+    TaskSession,
+)
 from macp_rx.streams.duplex import MacpStream
 from macp_rx.streams.retry import RetryPolicy
 from macp_rx.streams.session import SessionStream
@@ -43,6 +55,8 @@ __all__ = [
     "Connection",
     "DecisionSession",
     "Denial",
+    "ExtensionSession",
+    "HandoffSession",
     "LoopClock",
     "MacpAckError",
     "MacpClient",
@@ -59,12 +73,18 @@ __all__ = [
     "MacpTransportError",
     "MacpWouldBlockError",
     "Message",
+    "MultiRoundSession",
     "Outcome",
+    "ProposalSession",
+    "QuorumSession",
     "RetryPolicy",
     "Runtime",
+    "Session",
+    "SessionStart",
     "SessionStream",
     "Status",
     "Stream",
+    "TaskSession",
     "agents",
     "build_envelope",
     "new_message_id",

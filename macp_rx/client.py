@@ -23,7 +23,7 @@ from macp_rx.protocol.validation import (
     validate_signal_type,
 )
 from macp_rx.streams import live
-from macp_rx.streams.all_sessions import Where, all_events
+from macp_rx.streams.all_sessions import Project, Where, all_events, each_session
 from macp_rx.streams.call import Blocking, Reactive, call
 from macp_rx.streams.delivery import BUFFER
 from macp_rx.streams.duplex import MacpStream
@@ -368,6 +368,37 @@ class _Calls:
         connection = self._connection
         ends = connection.ends(self.auth)
         return all_events(connection, auth=self.auth, ends=ends, mode=mode, where=where, retry=retry).of(self)
+
+    def each_session(
+        self,
+        project: Project[T],
+        *,
+        mode: str = "",
+        where: Where | None = None,
+        retry: RetryPolicy = RECONNECT,
+    ) -> Stream[T]:
+        """A pipeline for every open session that the caller may read, as they appear, merged: a ``flat_map`` over sessions.
+
+            session 1   S-p-v-C
+            session 2   ----S-p-v-C
+            outcomes    ------1---2-
+
+        Args:
+            project: makes of a session's metadata, as it was when the session appeared, and of its events an Observable, such as
+                ``lambda metadata, events: events.pipe(mo.commitment())``. What it fails with ends that session's pipeline
+                alone, and is logged.
+            mode: only sessions of this mode.
+            where: only sessions that it says yes to, by their metadata when they appear.
+            retry: how to reconnect.
+
+        Errors:
+            MacpTransportError: the watch of sessions failed for good.
+        """
+        connection = self._connection
+        ends = connection.ends(self.auth)
+        return each_session(connection, project, auth=self.auth, ends=ends, mode=mode, where=where, retry=retry).of(
+            self
+        )
 
     # Live queries: the current set, then each new one
 

@@ -8,17 +8,19 @@ envelope that is made by hand, with `macp_rx.envelope`, has another id and time 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import selectors
 import threading
 import uuid
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
 from threading import get_ident
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 from reactivex import abc
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
@@ -30,6 +32,7 @@ from macp_rx.errors import MacpClosedError, MacpOverflowError, MacpSessionError,
 __all__ = ["Clock", "LoopClock", "LoopTimeClock", "VirtualClock", "VirtualLoop", "loop_clock"]
 
 _S = TypeVar("_S")
+_Ts = TypeVarTuple("_Ts")
 
 
 class Clock(PeriodicScheduler):
@@ -53,6 +56,11 @@ class Clock(PeriodicScheduler):
     def runs_by_itself(self) -> bool:
         """Whether time passes on its own; False where it passes only while somebody waits, as under virtual time."""
         return True
+
+    @property
+    @abstractmethod
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """This clock as an asyncio loop: where coroutines run on its time, and on its own thread."""
 
     @abstractmethod
     def new_id(self) -> str:
@@ -116,8 +124,13 @@ class LoopClock(Clock):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, ends: bool = False) -> None:
         super().__init__()
-        self.loop = loop
+        self._loop = loop
         self._ends = ends
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop."""
+        return self._loop
 
     @property
     def now(self) -> datetime:
@@ -127,7 +140,7 @@ class LoopClock(Clock):
     @property
     def seconds(self) -> float:
         """The loop's own time."""
-        return self.loop.time()
+        return self._loop.time()
 
     def new_id(self) -> str:
         """A random UUIDv4."""
@@ -139,7 +152,7 @@ class LoopClock(Clock):
 
     def on_own_thread(self) -> bool:
         """Whether the caller runs on the loop."""
-        return asyncio._get_running_loop() is self.loop  # 40 ns; get_running_loop() raises off the loop, 500 ns
+        return asyncio._get_running_loop() is self._loop  # 40 ns; get_running_loop() raises off the loop, 500 ns
 
     def wait(self, ready: threading.Event, timeout: float | None = None) -> bool:
         """Blocks the calling thread until ``ready`` is set; refuses to block the loop itself."""
@@ -150,8 +163,8 @@ class LoopClock(Clock):
                 "a blocking call on the loop that must deliver its result would wait for ever; "
                 "await the same call under .rx, read with async for, or subscribe"
             )
-        running = self.loop.is_running()
-        if self.loop.is_closed() or (self._ends and not running):
+        running = self._loop.is_running()
+        if self._loop.is_closed() or (self._ends and not running):
             raise MacpClosedError(CLOSED)
         if not running:
             raise MacpWouldBlockError(
@@ -160,7 +173,7 @@ class LoopClock(Clock):
         if timeout is not None:
             return ready.wait(timeout)
         while not ready.wait(LOOK_SECONDS):
-            if self.loop.is_closed():
+            if self._loop.is_closed():
                 raise MacpClosedError(CLOSED)
         return True
 
@@ -173,10 +186,10 @@ class LoopClock(Clock):
                 result.disposable = self.invoke_action(action, state)
 
         if self.on_own_thread():
-            self.loop.call_soon(run)
+            self._loop.call_soon(run)
             return result
         try:
-            self.loop.call_soon_threadsafe(run)
+            self._loop.call_soon_threadsafe(run)
         except RuntimeError as error:
             raise MacpClosedError(CLOSED) from error
         return result
@@ -198,11 +211,11 @@ class LoopClock(Clock):
         def start() -> None:
             nonlocal timer
             if not result.is_disposed:
-                timer = self.loop.call_later(seconds, run)
+                timer = self._loop.call_later(seconds, run)
 
         def stop() -> None:
             result.dispose()
-            if timer is not None and not self.loop.is_closed():
+            if timer is not None and not self._loop.is_closed():
                 # without this a disposed timer would stay in the loop's heap until it is due
                 self.run_soon(timer.cancel)
 
@@ -226,7 +239,7 @@ class LoopTimeClock(LoopClock):
     @property
     def now(self) -> datetime:
         """The loop's time."""
-        return EPOCH + timedelta(seconds=self.loop.time())
+        return EPOCH + timedelta(seconds=self._loop.time())
 
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -282,6 +295,14 @@ class VirtualClock(Clock):
         self._count = 0
         self._thread = get_ident()
         self._running = False
+        self._loop: _TimelessLoop | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Coroutines under virtual time: their timers are in this clock's queue. No threads, no sockets, no `run`."""
+        if self._loop is None:
+            self._loop = _TimelessLoop(self)  # type: ignore[abstract]  # typeshed has as abstract what raises when called
+        return self._loop
 
     @property
     def time(self) -> int:
@@ -434,6 +455,96 @@ def _name(action: Callable[..., object]) -> str:
 def _endless(events: int, time: int, names: Counter[str]) -> str:
     loop = ", ".join(f"{name} {count} times" for name, count in names.most_common(3))
     return f"{events} actions and no end at {time / MICROSECONDS:g} s; the last thousand were {loop}"
+
+
+class _TimelessLoop(asyncio.AbstractEventLoop):
+    """What asyncio's tasks, futures, sleeps and timeouts need of a loop, on a VirtualClock's queue.
+
+    A whole loop beside the clock would have a queue of its own, and which of the two goes first would be chance. What is not
+    here (threads, sockets, signals) raises NotImplementedError, as the base class says.
+    """
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+
+    def time(self) -> float:
+        return self._clock.seconds
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return self._clock.on_own_thread()
+
+    def is_closed(self) -> bool:
+        return False
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(
+        self,
+        coro: Coroutine[Any, Any, _S] | Generator[Any, None, _S],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> asyncio.Task[_S]:
+        return asyncio.Task(coro, loop=self, name=name, context=context)
+
+    def call_soon(
+        self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._clock.schedule(self._running(handle))
+        return handle
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        return self.call_soon(callback, *args, context=context)  # from another thread the clock refuses it
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[*_Ts], object],
+        *args: *_Ts,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        handle = _TimelessHandle(self.time() + delay, callback, args, self, context)
+        handle.timer = self._clock.schedule_relative(delay, self._running(handle))
+        return handle
+
+    def call_at(
+        self, when: float, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_later(when - self.time(), callback, *args, context=context)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        logging.getLogger("asyncio").error(context["message"], exc_info=context.get("exception"))
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """What `asyncio.TimerHandle` calls."""
+
+    def _running(self, handle: asyncio.Handle) -> abc.ScheduledAction[object]:
+        def run(_scheduler: abc.SchedulerBase, _state: object) -> None:
+            if handle.cancelled():
+                return
+            outer = asyncio._get_running_loop()
+            asyncio._set_running_loop(self)
+            try:
+                handle._run()
+            finally:
+                asyncio._set_running_loop(outer)
+
+        return run
+
+
+class _TimelessHandle(asyncio.TimerHandle):
+    timer: abc.DisposableBase
+
+    def cancel(self) -> None:
+        super().cancel()
+        self.timer.dispose()  # else virtual time would run on to it
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, Self
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, Self, TypeVar, cast
 
-from macp.v1 import core_pb2
+from macp.modes.decision.v1.decision_pb2 import VotePayload
+from macp.v1 import core_pb2, policy_pb2
 from macp.v1.envelope_pb2 import Ack, Envelope
 from reactivex import Observable, abc
 from reactivex import operators as ops
@@ -15,54 +19,113 @@ from reactivex.disposable import Disposable
 
 from macp_rx.client import MacpClient
 from macp_rx.errors import MacpAckError, MacpSessionError
-from macp_rx.protocol.messages import DECISION, MACP_VERSION, Accepted, Message
-from macp_rx.protocol.modes import decision
-from macp_rx.protocol.validation import validate_session_id, validate_session_start
+from macp_rx.protocol.commitment import commit
+from macp_rx.protocol.messages import MACP_VERSION, Accepted, Message
+from macp_rx.protocol.modes import decision, handoff, multi_round, proposal, quorum, task
+from macp_rx.protocol.policy import BUILT_IN
+from macp_rx.protocol.start import CONFIGURATION_VERSION, MODE_VERSION, POLICY_VERSION, SessionStart
+from macp_rx.protocol.validation import validate_required_field, validate_session_id
 from macp_rx.streams.call import Blocking, Reactive, call
 from macp_rx.streams.duplex import MacpStream
 from macp_rx.streams.outcome import Outcome
+from macp_rx.streams.shared import Shared
 from macp_rx.streams.stream import Stream, stream
 from macp_rx.transport.auth import AuthConfig
 
-__all__ = ["Agent", "DecisionSession", "Outcome", "RxDecisionSession"]
+if TYPE_CHECKING:  # who only reads and sends imports no operators
+    from macp_rx.operators.states import Rules
+    from macp_rx.operators.tally import Tally
+
+__all__ = [
+    "Agent",
+    "DecisionSession",
+    "ExtensionSession",
+    "HandoffSession",
+    "MultiRoundSession",
+    "Outcome",
+    "ProposalSession",
+    "QuorumSession",
+    "RxDecisionSession",
+    "RxExtensionSession",
+    "RxHandoffSession",
+    "RxMultiRoundSession",
+    "RxProposalSession",
+    "RxQuorumSession",
+    "RxSession",
+    "RxTaskSession",
+    "Session",
+    "SessionVerbs",
+    "TaskSession",
+    "verb",
+]
 
 _log = logging.getLogger("macp_rx.session")
 
+P = ParamSpec("P")
+S = TypeVar("S")
+V = TypeVar("V", bound="SessionVerbs")
+
 Agent = Callable[[Observable[Accepted]], Observable[Message]]
 """What was accepted in, what to say out."""
-
-MODE_VERSION: Final = "1.0.0"
-CONFIGURATION_VERSION: Final = "config.default"
-POLICY_VERSION: Final = "policy.default"
 
 START_WAIT: Final = 30.0
 """Seconds that ``session.events`` waits for the session to be started: agents may join before."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Address:
-    """What every message of a session carries; a Commitment must repeat the versions that the session is bound to."""
+class Address:
+    """What every message of a session carries; a Commitment must repeat the versions that the session is bound to.
 
+    Attributes:
+        mode: the session's mode.
+        session_id: its id.
+        mode_version: version of the mode.
+        configuration_version: version of the configuration.
+        policy_version: id of the governance policy.
+    """
+
+    mode: str
     session_id: str
-    mode_version: str
-    configuration_version: str
-    policy_version: str
+    mode_version: str = MODE_VERSION
+    configuration_version: str = CONFIGURATION_VERSION
+    policy_version: str = POLICY_VERSION
 
 
-class _Verbs:
-    """What is the same in every mode. Blocking on a session, reactive on its ``rx``."""
+def verb(make: Callable[P, Message[Any]]) -> call[SessionVerbs, P, Ack]:
+    """A verb of a session: says what a message constructor makes, with its parameters and its text.
 
-    mode: ClassVar[str]
+    Args:
+        make: the constructor, such as ``decision.vote``.
+    """
 
-    def __init__(self, client: MacpClient, address: _Address) -> None:
+    def say(session: SessionVerbs, /, *args: P.args, **kwargs: P.kwargs) -> Stream[Ack]:
+        return session.saying(make(*args, **kwargs))
+
+    update_wrapper(say, make)
+    return call(say)
+
+
+class SessionVerbs:
+    """What is the same in every mode: blocking on a `Session`, reactive on its ``rx``."""
+
+    def __init__(self, client: MacpClient, address: Address, shared: Shared | None = None) -> None:
         self._client = client
         self._address = address
-        self._shared = client.shared_events(address.session_id, wait=START_WAIT)
+        self._shared = shared or client.shared_events(address.session_id, wait=START_WAIT)
+
+    def in_form(self, form: Callable[[MacpClient, Address, Shared], V]) -> V:
+        """The same session as an instance of another class; both share one live call."""
+        return form(self._client, self._address, self._shared)
 
     @property
     def session_id(self) -> str:
         """The session's id."""
         return self._address.session_id
+
+    @property
+    def mode(self) -> str:
+        """The session's mode."""
+        return self._address.mode
 
     @call
     def start(
@@ -76,7 +139,7 @@ class _Verbs:
         roots: Sequence[core_pb2.Root] = (),
         max_suspend_ms: int = 0,
     ) -> Stream[Ack]:
-        """Opens the session; its sender becomes the initiator.
+        """Opens the session; its sender becomes the initiator. As one value: `SessionStart` and `Session.open`.
 
         Args:
             intent: what the session is about.
@@ -90,25 +153,24 @@ class _Verbs:
         Raises:
             MacpSessionError: at once, for what the protocol would refuse.
         """
-        if isinstance(participants, str):  # protobuf would take its letters
-            raise MacpSessionError(f"participants is a collection of names, not one name ({participants!r})")
-        payload = core_pb2.SessionStartPayload(
+        address = self._address
+        start = SessionStart(
+            mode=address.mode,
             intent=intent,
             participants=participants,
-            mode_version=self._address.mode_version,
-            configuration_version=self._address.configuration_version,
-            policy_version=self._address.policy_version,
             ttl_ms=ttl_ms,
-            roots=roots,
+            mode_version=address.mode_version,
+            configuration_version=address.configuration_version,
+            policy_version=address.policy_version,
             context_id=context_id,
-            extensions=dict(extensions or {}),
+            extensions=extensions or {},
+            roots=roots,
             max_suspend_ms=max_suspend_ms,
         )
-        validate_session_start(self.mode, payload)
-        return self._say(Message(self.mode, payload))
+        return self.saying(start.message)
 
     @call
-    def send(self, message: Message) -> Stream[Ack]:
+    def send(self, message: Message[Any]) -> Stream[Ack]:
         """Says one message. Subscribing again says it again under the same id: the runtime answers ``duplicate``.
 
         Args:
@@ -117,42 +179,9 @@ class _Verbs:
         Errors:
             MacpAckError: the runtime refused it.
         """
-        return self._say(message)
+        return self.saying(message)
 
-    @call
-    def commit(
-        self,
-        *,
-        action: str,
-        authority_scope: str,
-        reason: str,
-        commitment_id: str = "",
-        outcome_positive: bool | None = None,
-        supersedes: core_pb2.CommitmentRef | None = None,
-    ) -> Stream[Ack]:
-        """Commits, which resolves the session.
-
-        Args:
-            action: what is committed to, such as ``decision.approved``.
-            authority_scope: what the commitment binds.
-            reason: why.
-            commitment_id: a new one by default.
-            outcome_positive: the sign; by default what the action's suffix says, else positive.
-            supersedes: a commitment of another session that this one replaces.
-
-        Errors:
-            MacpAckError: FORBIDDEN without the authority; POLICY_DENIED with the policy's reasons.
-        """
-        return self._say(
-            decision.commit(
-                action=action,
-                authority_scope=authority_scope,
-                reason=reason,
-                commitment_id=commitment_id,
-                outcome_positive=outcome_positive,
-                supersedes=supersedes,
-            )
-        )
+    commit: Final = verb(commit)
 
     @call
     def cancel(self, *, reason: str = "") -> Stream[Ack]:
@@ -210,8 +239,11 @@ class _Verbs:
         A refused message is reported, and the agent goes on: for a function of the accepted history it was never said. An
         exception of the agent, or a connection that is lost, ends this agent alone. It also ends with the session.
 
+        The id of what it says is a hash of session, agent, message type, payload and how often it said just that. So an agent
+        that is a function of the history may be started again: what it says anew, the runtime knows.
+
         Args:
-            agent: a function from what was accepted to what to say.
+            agent: a function from what was accepted to what to say. It hears the history first, then what is ``live``.
             on_error: hears of refusals and of the end by an error; logged by default.
 
         Returns:
@@ -221,62 +253,107 @@ class _Verbs:
             MacpSessionError: what the agent returned is no Observable.
         """
         report = on_error or self._report
+        return self.spoken(agent, self.events, report).subscribe(on_error=report)
 
-        def send(message: Message) -> Observable[Ack]:
-            return self._say(message).pipe(ops.catch(refused))
+    def spoken(self, agent: Agent, events: Stream[Accepted], on_refusal: Callable[[Exception], None]) -> Stream[Ack]:
+        """What an agent says about these events, sent in order: the Acks. What `join` subscribes to.
+
+        Args:
+            agent: a function from what was accepted to what to say.
+            events: what it hears.
+            on_refusal: hears of each message that the runtime refused.
+
+        Errors:
+            What the agent raised, or what a send failed with.
+
+        Raises:
+            MacpSessionError: what the agent returned is no Observable.
+        """
+        times: Counter[bytes] = Counter()
+
+        def send(message: Message[Any]) -> Observable[Ack]:
+            return self.saying(message, message_id(message)).pipe(ops.catch(refused))
+
+        def message_id(message: object) -> str:
+            if not isinstance(message, Message):
+                return ""  # `saying` tells what is wrong
+            said = _digest(
+                self.session_id.encode(), self._sender.encode(), message.message_type.encode(), message.payload_bytes
+            )
+            times[said] += 1
+            return _digest(said, b"%d" % times[said]).hex()[:32]
 
         def refused(error: Exception, _source: Observable[Ack]) -> Observable[Ack]:
             if not isinstance(error, MacpAckError):
                 raise error
-            report(error)
+            on_refusal(error)
             return Observable(_completed)
 
-        messages = agent(self.events)
+        messages = agent(events)
         if not isinstance(messages, Observable):
             raise MacpSessionError(f"an agent returns an Observable of Messages, not {type(messages).__name__}")
-        said = stream(messages, self._client.clock)
-        from macp_rx import operators as mo  # here: who only reads and sends imports no operators
+        from macp_rx import operators as mo
 
-        return said.pipe(mo.send_to(send)).subscribe(on_error=report)
+        return stream(messages, self._client.clock).pipe(mo.send_to(send))
 
     def _report(self, error: Exception) -> None:
-        who = self._client.auth.sender if self._client.auth else "an agent"
         late = isinstance(error, MacpAckError) and error.code == "SESSION_NOT_OPEN"  # others ended it meanwhile
-        _log.log(logging.INFO if late else logging.ERROR, "%s in %s: %s", who, self.session_id, error)
+        _log.log(
+            logging.INFO if late else logging.ERROR,
+            "%s in %s: %s",
+            self._sender or "an agent",
+            self.session_id,
+            error,
+        )
 
-    def _bound(self, commitment: core_pb2.CommitmentPayload) -> core_pb2.CommitmentPayload:
+    @property
+    def _sender(self) -> str:
+        return self._client.auth.sender if self._client.auth else ""
+
+    def _bound(self, commitment: core_pb2.CommitmentPayload, commitment_id: str) -> core_pb2.CommitmentPayload:
         """The commitment with what was left blank filled in."""
         bound = core_pb2.CommitmentPayload()
         bound.CopyFrom(commitment)
-        bound.commitment_id = bound.commitment_id or self._client.clock.new_id()
+        bound.commitment_id = bound.commitment_id or commitment_id or self._client.clock.new_id()
         bound.mode_version = bound.mode_version or self._address.mode_version
         bound.configuration_version = bound.configuration_version or self._address.configuration_version
         bound.policy_version = bound.policy_version or self._address.policy_version
         return bound
 
-    def _say(self, message: Message) -> Stream[Ack]:
-        """The one place where versions, ids and time are filled in."""
+    def saying(self, message: Message[Any], message_id: str = "") -> Stream[Ack]:
+        """A message as it is sent, reactive in every form; the one place where versions, ids and time are filled in.
+
+        Args:
+            message: what to say.
+            message_id: its id; a new one by default. A Commitment without an id of its own has it, too.
+        """
         if not isinstance(message, Message):
             raise MacpSessionError(f"what is said is a Message, such as decision.vote(…), not {type(message).__name__}")
         if message.mode not in ("", self.mode):
             raise MacpSessionError(
                 f"a {message.message_type} of {message.mode} cannot be said in a session of {self.mode}"
             )
-        payload = message.payload
-        if isinstance(payload, core_pb2.CommitmentPayload):
-            payload = self._bound(payload)
+        payload: bytes
+        if isinstance(message.payload, core_pb2.CommitmentPayload):
+            payload = self._bound(message.payload, message_id).SerializeToString()
+        else:
+            payload = message.payload_bytes
         clock = self._client.clock
         envelope = Envelope(
             macp_version=MACP_VERSION,
             mode=self.mode,
             message_type=message.message_type,
-            message_id=clock.new_id(),
+            message_id=message_id or clock.new_id(),
             session_id=self.session_id,
-            sender=self._client.auth.sender if self._client.auth else "",
+            sender=self._sender,
             timestamp_unix_ms=clock.now_ms,
-            payload=payload.SerializeToString(),
+            payload=payload,
         )
         return self._client.rx.send(envelope)
+
+
+def _digest(*parts: bytes) -> bytes:
+    return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).digest()
 
 
 def _completed(observer: abc.ObserverBase[Ack], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
@@ -284,67 +361,29 @@ def _completed(observer: abc.ObserverBase[Ack], scheduler: abc.SchedulerBase | N
     return Disposable()
 
 
-class _DecisionVerbs(_Verbs):
-    mode = DECISION
-
-    @call
-    def propose(
-        self, proposal_id: str, option: str, *, rationale: str = "", supporting_data: bytes = b""
-    ) -> Stream[Ack]:
-        """Puts an option up for decision.
-
-        Args:
-            proposal_id: its id, unique in the session.
-            option: what is proposed.
-            rationale: why.
-            supporting_data: anything.
-        """
-        return self._say(decision.propose(proposal_id, option, rationale=rationale, supporting_data=supporting_data))
-
-    @call
-    def evaluate(self, proposal_id: str, recommendation: str, *, confidence: float, reason: str = "") -> Stream[Ack]:
-        """Evaluates a proposal, before the first vote.
-
-        Args:
-            proposal_id: which proposal.
-            recommendation: APPROVE, REVIEW, BLOCK or REJECT.
-            confidence: in [0, 1].
-            reason: why.
-        """
-        return self._say(decision.evaluate(proposal_id, recommendation, confidence=confidence, reason=reason))
-
-    @call
-    def raise_objection(self, proposal_id: str, *, reason: str, severity: str = "medium") -> Stream[Ack]:
-        """Objects to a proposal, before the first vote.
-
-        Args:
-            proposal_id: which proposal.
-            reason: why.
-            severity: low, medium, high or critical; a policy may make critical ones a veto.
-        """
-        return self._say(decision.raise_objection(proposal_id, reason=reason, severity=severity))
-
-    @call
-    def vote(self, proposal_id: str, vote: str, *, reason: str = "") -> Stream[Ack]:
-        """Votes on a proposal, once and for all.
-
-        Args:
-            proposal_id: which proposal.
-            vote: APPROVE, REJECT or ABSTAIN.
-            reason: why.
-        """
-        return self._say(decision.vote(proposal_id, vote, reason=reason))
-
-
-class RxDecisionSession(_DecisionVerbs, Reactive):
+class RxSession(SessionVerbs, Reactive):
     """``session.rx``: every verb as a cold, awaitable Stream of its Ack."""
 
 
-class DecisionSession(_DecisionVerbs, Blocking):
-    """A session in decision mode: proposals, evaluations, objections, votes, one commitment (RFC-MACP-0007).
+class Session(SessionVerbs, Blocking):
+    """A session of any mode; the subclasses know their mode's verbs. Verbs block and return the Ack.
 
-    Verbs block and return the Ack; the same verbs under ``rx`` are Observables. What is true of the session comes only
-    from what the runtime accepted: ``events``, ``outcome``, ``metadata``.
+    The same verbs under ``rx`` are Observables: ``await session.rx.commit(…)``. What is true of the session comes only from
+    what the runtime accepted: ``events``, ``outcome``, ``metadata``, and ``states`` where the mode is known.
+
+    A mode of your own is three classes, from the constructors of its messages::
+
+        class AuctionVerbs(SessionVerbs):
+            bid: Final = verb(auction.bid)
+
+        class RxAuctionSession(AuctionVerbs, RxSession): ...
+
+        class AuctionSession(AuctionVerbs, Session):
+            MODE: ClassVar[str] = "ext.auction.v1"
+
+            @property
+            def rx(self) -> RxAuctionSession:
+                return self.in_form(RxAuctionSession)
 
     Args:
         client: the connection, and who is speaking.
@@ -357,6 +396,8 @@ class DecisionSession(_DecisionVerbs, Blocking):
         MacpSessionError: the protocol refuses this session id; the text says which forms are allowed.
     """
 
+    MODE: ClassVar[str] = ""
+
     def __init__(
         self,
         client: MacpClient,
@@ -367,13 +408,55 @@ class DecisionSession(_DecisionVerbs, Blocking):
         policy_version: str = POLICY_VERSION,
     ) -> None:
         session_id = client.clock.new_id() if session_id is None else session_id
-        validate_session_id(session_id)
-        super().__init__(client, _Address(session_id, mode_version, configuration_version, policy_version))
+        self._at(client, Address(self.MODE, session_id, mode_version, configuration_version, policy_version))
+
+    def _at(self, client: MacpClient, address: Address) -> None:
+        if not address.mode:
+            raise MacpSessionError(
+                "Session has no mode of its own: DecisionSession(…), or ExtensionSession(client, mode)"
+            )
+        validate_session_id(address.session_id)
+        SessionVerbs.__init__(self, client, address)
 
     @property
-    def rx(self) -> RxDecisionSession:
-        """The same verbs as Observables: ``await session.rx.vote("p1", "APPROVE")``."""
-        return RxDecisionSession(self._client, self._address)
+    def rx(self) -> RxSession:
+        """The same verbs as Observables, awaitable."""
+        return self.in_form(RxSession)
+
+    @classmethod
+    def open(cls, client: MacpClient, start: SessionStart, session_id: str | None = None) -> Self:
+        """Opens the session that a value describes: ``Session.open(client, start)`` is of the class of its mode.
+
+        Args:
+            client: the connection, and who becomes the initiator.
+            start: what it is opened with.
+            session_id: its id; a new UUIDv4 by default.
+
+        Raises:
+            MacpSessionError: the value describes a session of another mode than this class's.
+            MacpAckError: the runtime refused it.
+        """
+        versions = (start.mode_version, start.configuration_version, start.policy_version)
+        session_id = client.clock.new_id() if session_id is None else session_id
+        session = cls.at(client, Address(start.mode, session_id, *versions))
+        session.send(start.message)
+        return session
+
+    @classmethod
+    def of(cls, client: MacpClient, metadata: core_pb2.SessionMetadata) -> Self:
+        """The session that a runtime tells of, as ``client.list_sessions`` and ``client.get_session`` do."""
+        versions = (metadata.mode_version, metadata.configuration_version, metadata.policy_version or POLICY_VERSION)
+        return cls.at(client, Address(metadata.mode, metadata.session_id, *versions))
+
+    @classmethod
+    def at(cls, client: MacpClient, address: Address) -> Self:
+        """The session of an address, of the class of its mode."""
+        if cls.MODE not in ("", address.mode):
+            raise MacpSessionError(f"{cls.__name__} is of {cls.MODE}, and the session of {address.mode}")
+        form = cls if cls is not Session else _BY_MODE.get(address.mode, ExtensionSession)
+        session = cast("Self", object.__new__(form))
+        session._at(client, address)
+        return session
 
     def acting_as(self, agent: str | AuthConfig) -> Self:
         """The same session, spoken in by somebody else.
@@ -381,9 +464,246 @@ class DecisionSession(_DecisionVerbs, Blocking):
         Args:
             agent: an agent's id, for a runtime with dev authentication, or a credential.
         """
-        other = type(self).__new__(type(self))
-        _Verbs.__init__(other, self._client.acting_as(agent), self._address)
+        other = object.__new__(type(self))
+        other._at(self._client.acting_as(agent), self._address)
         return other
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.session_id!r})"
+
+
+class ModeVerbs(SessionVerbs, Generic[S]):
+    """What a session can do whose mode's rules are known: follow its state."""
+
+    _rules: Rules[S]
+
+    @property
+    def states(self) -> Stream[S]:
+        """The session's state after each accepted message, as the runtime has it; completes when the session ends.
+
+        Errors:
+            MacpTransportError: UNKNOWN_POLICY_VERSION, where the runtime has forgotten the session's policy.
+            MacpSessionError: the session is bound to another policy than this object was made with.
+        """
+        return self._states(self.events)
+
+    @call
+    def state(self) -> Stream[S]:
+        """The session's state now: one question, by its history."""
+        return self._states(self._client.history(self.session_id)).pipe(ops.last())
+
+    def _states(self, events: Stream[Accepted]) -> Stream[S]:
+        from macp_rx import operators as mo
+
+        def under(answer: policy_pb2.GetPolicyResponse) -> Stream[S]:
+            return events.pipe(mo.states(self._rules, policy=answer.policy_descriptor))
+
+        policy_id = self._address.policy_version
+        if policy_id in BUILT_IN:
+            return events.pipe(mo.states(self._rules))
+        return self._client.rx.get_policy(policy_id).pipe(ops.flat_map(under))
+
+
+class _DecisionVerbs(ModeVerbs[decision.State]):
+    _rules = decision
+
+    propose: Final = verb(decision.propose)
+    evaluate: Final = verb(decision.evaluate)
+    raise_objection: Final = verb(decision.raise_objection)
+    vote: Final = verb(decision.vote)
+
+    @property
+    def tally(self) -> Stream[Tally]:
+        """The votes on every proposal, after each vote that counts."""
+        from macp_rx import operators as mo
+
+        return self.events.pipe(mo.of_type(VotePayload), mo.tally())
+
+
+class RxDecisionSession(_DecisionVerbs, RxSession):
+    """``session.rx`` of a decision."""
+
+
+class DecisionSession(_DecisionVerbs, Session):
+    """A session in decision mode: proposals, evaluations, objections, votes, one commitment (RFC-MACP-0007). See `Session`."""
+
+    MODE: ClassVar[str] = decision.MODE
+
+    @property
+    def rx(self) -> RxDecisionSession:
+        """The same verbs as Observables, awaitable."""
+        return self.in_form(RxDecisionSession)
+
+
+class _ProposalVerbs(ModeVerbs[proposal.State]):
+    _rules = proposal
+
+    propose: Final = verb(proposal.propose)
+    counter_propose: Final = verb(proposal.counter_propose)
+    accept: Final = verb(proposal.accept)
+    reject: Final = verb(proposal.reject)
+    withdraw: Final = verb(proposal.withdraw)
+
+
+class RxProposalSession(_ProposalVerbs, RxSession):
+    """``session.rx`` of a negotiation."""
+
+
+class ProposalSession(_ProposalVerbs, Session):
+    """A session in proposal mode: offers and counter-offers, until all accept the same one (RFC-MACP-0008). See `Session`."""
+
+    MODE: ClassVar[str] = proposal.MODE
+
+    @property
+    def rx(self) -> RxProposalSession:
+        """The same verbs as Observables, awaitable."""
+        return self.in_form(RxProposalSession)
+
+
+class _TaskVerbs(ModeVerbs[task.State]):
+    _rules = task
+
+    request_task: Final = verb(task.request_task)
+    accept_task: Final = verb(task.accept_task)
+    reject_task: Final = verb(task.reject_task)
+    update_task: Final = verb(task.update_task)
+    complete_task: Final = verb(task.complete_task)
+    fail_task: Final = verb(task.fail_task)
+
+
+class RxTaskSession(_TaskVerbs, RxSession):
+    """``session.rx`` of a task."""
+
+
+class TaskSession(_TaskVerbs, Session):
+    """A session in task mode: one task, who takes it on, how far it is, its report (RFC-MACP-0009). See `Session`."""
+
+    MODE: ClassVar[str] = task.MODE
+
+    @property
+    def rx(self) -> RxTaskSession:
+        """The same verbs as Observables, awaitable."""
+        return self.in_form(RxTaskSession)
+
+
+class _HandoffVerbs(ModeVerbs[handoff.State]):
+    _rules = handoff
+
+    offer: Final = verb(handoff.offer)
+    add_context: Final = verb(handoff.add_context)
+    accept_handoff: Final = verb(handoff.accept_handoff)
+    decline: Final = verb(handoff.decline)
+
+
+class RxHandoffSession(_HandoffVerbs, RxSession):
+    """``session.rx`` of a handoff."""
+
+
+class HandoffSession(_HandoffVerbs, Session):
+    """A session in handoff mode: an offer, its context, accepted or declined (RFC-MACP-0010). See `Session`."""
+
+    MODE: ClassVar[str] = handoff.MODE
+
+    @property
+    def rx(self) -> RxHandoffSession:
+        """The same verbs as Observables, awaitable."""
+        return self.in_form(RxHandoffSession)
+
+
+class _QuorumVerbs(ModeVerbs[quorum.State]):
+    _rules = quorum
+
+    request_approval: Final = verb(quorum.request_approval)
+    approve: Final = verb(quorum.approve)
+    reject: Final = verb(quorum.reject)
+    abstain: Final = verb(quorum.abstain)
+
+
+class RxQuorumSession(_QuorumVerbs, RxSession):
+    """``session.rx`` of an approval."""
+
+
+class QuorumSession(_QuorumVerbs, Session):
+    """A session in quorum mode: a request, and enough approvals or not (RFC-MACP-0011). See `Session`."""
+
+    MODE: ClassVar[str] = quorum.MODE
+
+    @property
+    def rx(self) -> RxQuorumSession:
+        """The same verbs as Observables, awaitable."""
+        return self.in_form(RxQuorumSession)
+
+
+class _MultiRoundVerbs(ModeVerbs[multi_round.State]):
+    _rules = multi_round
+
+    contribute: Final = verb(multi_round.contribute)
+
+
+class RxMultiRoundSession(_MultiRoundVerbs, RxSession):
+    """``session.rx`` of a convergence."""
+
+
+class MultiRoundSession(_MultiRoundVerbs, Session):
+    """A session of ``ext.multi_round.v1``: everybody contributes until all say the same. See `Session`."""
+
+    MODE: ClassVar[str] = multi_round.MODE
+
+    @property
+    def rx(self) -> RxMultiRoundSession:
+        """The same verbs as Observables, awaitable."""
+        return self.in_form(RxMultiRoundSession)
+
+
+class _ExtensionVerbs(SessionVerbs):
+    @call
+    def say(self, message_type: str, payload: bytes = b"") -> Stream[Ack]:
+        """Says a message of the mode. Messages with a protobuf payload go by ``send``.
+
+        Args:
+            message_type: one that the mode's descriptor declares.
+            payload: its bytes; the runtime does not read them.
+        """
+        validate_required_field("message_type", message_type)
+        return self.saying(Message(self.mode, payload, message_type))
+
+
+class RxExtensionSession(_ExtensionVerbs, RxSession):
+    """``session.rx`` of an extension mode."""
+
+
+class ExtensionSession(_ExtensionVerbs, Session):
+    """A session of a mode that somebody registered (`protocol.md` 4.8), by its name. See `Session`, also for classes of its own.
+
+    Args:
+        client: the connection, and who is speaking.
+        mode: the mode's identifier, such as ``ext.auction.v1``.
+        session_id: an existing session's id, or one to start under; a new UUIDv4 by default.
+        mode_version: version of the mode, as its descriptor says.
+        configuration_version: version of the configuration.
+        policy_version: id of the governance policy.
+    """
+
+    @property
+    def rx(self) -> RxExtensionSession:
+        """The same verbs as Observables, awaitable."""
+        return self.in_form(RxExtensionSession)
+
+    def __init__(
+        self,
+        client: MacpClient,
+        mode: str,
+        session_id: str | None = None,
+        *,
+        mode_version: str = MODE_VERSION,
+        configuration_version: str = CONFIGURATION_VERSION,
+        policy_version: str = POLICY_VERSION,
+    ) -> None:
+        session_id = client.clock.new_id() if session_id is None else session_id
+        self._at(client, Address(mode, session_id, mode_version, configuration_version, policy_version))
+
+
+_BY_MODE: Final[Mapping[str, type[Session]]] = {
+    form.MODE: form
+    for form in (DecisionSession, ProposalSession, TaskSession, HandoffSession, QuorumSession, MultiRoundSession)
+}

@@ -13,14 +13,16 @@ from macp.v1 import core_pb2
 from macp_rx.errors import MacpSessionError
 from macp_rx.protocol import jcs
 from macp_rx.protocol.binding import Binding
+from macp_rx.protocol.messages import Message
 from macp_rx.protocol.refusals import decoded, forbidden, invalid
-from macp_rx.protocol.validation import is_blank, validate_commitment_hash
+from macp_rx.protocol.validation import is_blank, validate_commitment_hash, validate_required_field
 from macp_rx.protocol.wire import LENGTH, VARINT, fields
 
 __all__ = [
     "Integrity",
     "Projection",
     "check_authority",
+    "commit",
     "commitment_hash",
     "decode_commitment",
     "hash_of",
@@ -97,7 +99,49 @@ def _check_reference(reference: core_pb2.CommitmentRef) -> None:
         raise invalid(f"supersedes: {error}") from None
 
 
-# The hash (`protocol.md` 10.1): of a projection, the nine members that the label covers, no more and no less.
+# Its message.
+
+
+def commit(
+    *,
+    action: str,
+    authority_scope: str,
+    reason: str,
+    commitment_id: str = "",
+    outcome_positive: bool | None = None,
+    supersedes: core_pb2.CommitmentRef | None = None,
+) -> Message[core_pb2.CommitmentPayload]:
+    """Commits, which resolves the session, whatever its mode. The versions it must repeat are filled in where it is sent.
+
+    Args:
+        action: what is committed to, such as ``decision.approved``.
+        authority_scope: what the commitment binds.
+        reason: why.
+        commitment_id: a new one by default.
+        outcome_positive: the sign; by default what the action's suffix says, else positive.
+        supersedes: a commitment of another session that this one replaces.
+
+    Raises:
+        MacpSessionError: a blank field, or a sign that the action contradicts.
+    """
+    for name, value in (("action", action), ("authority_scope", authority_scope), ("reason", reason)):
+        validate_required_field(name, value)
+    sign = sign_of(action)
+    if sign is not None and outcome_positive not in (None, sign):
+        raise MacpSessionError(f"outcome_positive={outcome_positive} contradicts the action {action!r}")
+    positive = outcome_positive if outcome_positive is not None else sign is not False
+    payload = core_pb2.CommitmentPayload(
+        commitment_id=commitment_id,
+        action=action,
+        authority_scope=authority_scope,
+        reason=reason,
+        outcome_positive=positive,
+        supersedes=supersedes,
+    )
+    return Message("", payload)
+
+
+# Its hash (`protocol.md` 10.1): of a projection, the nine members that the label covers, no more and no less.
 
 Projection = dict[str, str | bool | dict[str, str]]
 """A commitment as a JSON object, every member but ``supersedes`` always there."""

@@ -45,6 +45,7 @@ MULTI_ROUND: Final = "ext.multi_round.v1"
 STANDARD_MODES: Final = (DECISION, PROPOSAL, TASK, HANDOFF, QUORUM)
 
 P_co = TypeVar("P_co", bound=Protobuf, covariant=True, default=Protobuf)
+S_co = TypeVar("S_co", bound=Protobuf | bytes, covariant=True, default=Protobuf | bytes)
 
 _COMMON: Final[Mapping[str, type[Protobuf]]] = {
     "SessionStart": core_pb2.SessionStartPayload,
@@ -86,23 +87,34 @@ def message_type_of(payload: Protobuf | type[Protobuf]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Message(Generic[P_co]):
+class Message(Generic[S_co]):
     """Something to say: a value, nothing is sent by making it.
 
     Versions, ids and time are filled in where it is sent.
 
     Attributes:
-        mode: mode identifier, such as ``macp.mode.decision.v1``.
-        payload: protobuf payload; its class decides the message type.
+        mode: mode identifier, such as ``macp.mode.decision.v1``; blank for what every mode has, such as a Commitment.
+        payload: protobuf payload; its class decides the message type. In an extension mode it may be bytes.
+        message_type: message type on the wire, such as ``Vote``; to be named where the payload is bytes.
     """
 
     mode: str
-    payload: P_co
+    payload: S_co
+    message_type: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.message_type:
+            if isinstance(self.payload, bytes):
+                raise MacpSessionError(
+                    "bytes do not say which message_type they are: Message(mode, payload, message_type)"
+                )
+            object.__setattr__(self, "message_type", message_type_of(self.payload))
 
     @property
-    def message_type(self) -> str:
-        """Message type on the wire, such as ``Vote``."""
-        return message_type_of(self.payload)
+    def payload_bytes(self) -> bytes:
+        """The payload as it goes out: the same bytes for the same payload, also where it holds a map."""
+        payload = self.payload
+        return payload if isinstance(payload, bytes) else payload.SerializeToString(deterministic=True)
 
 
 class Accepted(Generic[P_co]):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from macp.v1 import core_pb2
-from reactivex import abc
+from reactivex import Observable, abc
 from reactivex.disposable import SerialDisposable
 
 from macp_rx.errors import MacpStreamError, MacpTransportError
@@ -22,12 +22,17 @@ from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.methods import WATCH_SESSIONS
 from macp_rx.transport.shared import SharedTransport
 
-__all__ = ["Where", "all_events"]
+__all__ = ["Project", "Where", "all_events", "each_session"]
+
+T = TypeVar("T")
 
 _log = logging.getLogger("macp_rx.streams")
 
 Where = Callable[[core_pb2.SessionMetadata], bool]
 """Whether a session is wanted, by what the runtime tells of it when it appears."""
+
+Project = Callable[[core_pb2.SessionMetadata, Stream[Accepted]], Observable[T]]
+"""What is made of a session."""
 
 CREATED: Final = core_pb2.SessionLifecycleEvent.EVENT_TYPE_CREATED
 
@@ -50,8 +55,30 @@ def all_events(
         session 2   ----S-p-v-C
         all         S-p-vSCp-v-C-
 
+    Arguments and errors as `each_session`.
+    """
+
+    def as_it_is(_metadata: core_pb2.SessionMetadata, events: Stream[Accepted]) -> Stream[Accepted]:
+        return events
+
+    return each_session(shared, as_it_is, auth=auth, ends=ends, mode=mode, where=where, retry=retry)
+
+
+def each_session(
+    shared: SharedTransport,
+    project: Project[T],
+    *,
+    auth: AuthConfig | None,
+    ends: Ends,
+    mode: str = "",
+    where: Where | None = None,
+    retry: RetryPolicy = RECONNECT,
+) -> Stream[T]:
+    """What is made of every session that the caller may read and that has not ended, merged.
+
     Args:
         shared: what carries it.
+        project: makes of a session's metadata, when it appears, and its events what goes out.
         auth: who is reading.
         ends: learns when sessions end.
         mode: only sessions of this mode.
@@ -64,8 +91,8 @@ def all_events(
     """
     reading = _All(shared, auth, ends, mode, where, retry)
 
-    def start(observer: abc.ObserverBase[Accepted]) -> _Following:
-        following = _Following(reading, observer)
+    def start(observer: abc.ObserverBase[T]) -> _Following[T]:
+        following = _Following(reading, project, observer)
         following.watch()
         return following
 
@@ -97,11 +124,12 @@ class _All:
         return not sender or sender == metadata.initiator or sender in metadata.participants
 
 
-class _Following:
+class _Following(Generic[T]):
     """The watch of sessions, and a stream for each that is wanted."""
 
-    def __init__(self, reading: _All, observer: abc.ObserverBase[Accepted]) -> None:
+    def __init__(self, reading: _All, project: Project[T], observer: abc.ObserverBase[T]) -> None:
         self._reading = reading
+        self._project = project
         self._observer = observer
         self._clock = reading.shared.clock
         self._demand = Demand(self._clock)
@@ -146,12 +174,13 @@ class _Following:
             return
         named = self._reading.names(metadata)
         if named or not self._outsider:  # an observer reads all, and nothing but a try tells who is one
-            self._follow(session_id, named=named, ended=metadata.state in TERMINAL)
+            self._follow(metadata, named=named)
 
     # Its sessions.
 
-    def _follow(self, session_id: str, *, named: bool, ended: bool) -> None:
+    def _follow(self, metadata: core_pb2.SessionMetadata, *, named: bool) -> None:
         reading = self._reading
+        session_id, ended = metadata.session_id, metadata.state in TERMINAL
         events = session_events(
             reading.shared, session_id, 0, auth=reading.auth, ends=reading.ends, on_gap="continue", retry=reading.retry
         )
@@ -164,13 +193,18 @@ class _Following:
                 _log.error("%s: %s", session_id, error)
 
         subscription = self._streams[session_id] = SerialDisposable()
-        subscription.disposable = events.subscribe(
+        try:
+            made = self._project(metadata, events)
+        except Exception as error:
+            failed(error)
+            return
+        subscription.disposable = made.subscribe(
             self._deliver, failed, lambda: self._forget(session_id), scheduler=self._demand
         )
 
-    def _deliver(self, accepted: Accepted) -> None:
+    def _deliver(self, item: T) -> None:
         try:
-            self._observer.on_next(accepted)
+            self._observer.on_next(item)
         except Exception as error:  # its own, and not that of one session
             self.cancel()
             tell_raised(self._clock, self._observer, error)

@@ -216,7 +216,7 @@ class Stream(Observable[T_co], Generic[T_co]):
 
     def __await__(self) -> Generator[Any, None, T_co]:
         """Waits for the end of the stream and gives its last item; works on any loop, whatever thread delivers."""
-        if not self.clock.runs_by_itself:
+        if not (self.clock.runs_by_itself or self.clock.on_own_thread()):
             return self.run()
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
@@ -392,6 +392,11 @@ class Demand(Clock):
         """As the clock."""
         return self._clock.runs_by_itself
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """As the clock."""
+        return self._clock.loop
+
     def new_id(self) -> str:
         """As the clock."""
         return self._clock.new_id()
@@ -536,7 +541,7 @@ class Pull(abc.ObserverBase[T]):
 
     async def wait_async(self) -> bool:
         """The same, without blocking the running loop."""
-        if not self._clock.runs_by_itself:
+        if not (self._clock.runs_by_itself or self._clock.on_own_thread()):
             return self.wait()
         loop = asyncio.get_running_loop()
         while not self._items:

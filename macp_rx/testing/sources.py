@@ -50,7 +50,7 @@ class Said:
             message_id=f"m{sequence}",
             session_id=SESSION_ID,
             sender=self.sender,
-            payload=self.message.payload.SerializeToString(),
+            payload=self.message.payload_bytes,
         )
         return Accepted(sequence, envelope)
 

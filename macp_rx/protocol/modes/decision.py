@@ -10,12 +10,12 @@ from typing import Any, Final
 from google.protobuf.message import Message as Protobuf
 from immutables import Map
 from macp.modes.decision.v1.decision_pb2 import EvaluationPayload, ObjectionPayload, ProposalPayload, VotePayload
-from macp.v1.core_pb2 import CommitmentPayload, CommitmentRef
+from macp.v1.core_pb2 import CommitmentPayload
 from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.errors import Denial, MacpSessionError
 from macp_rx.protocol.binding import Binding, Instant
-from macp_rx.protocol.commitment import decode_commitment, sign_of
+from macp_rx.protocol.commitment import commit, decode_commitment
 from macp_rx.protocol.link import Link
 from macp_rx.protocol.messages import DECISION, Message
 from macp_rx.protocol.modes import rules
@@ -89,33 +89,6 @@ def vote(proposal_id: str, vote: str, *, reason: str = "") -> Message[VotePayloa
     """Votes on a proposal: APPROVE, REJECT or ABSTAIN."""
     payload = VotePayload(proposal_id=proposal_id, vote=vote, reason=reason)
     check_vote(payload)
-    return Message(MODE, payload)
-
-
-def commit(
-    *,
-    action: str,
-    authority_scope: str,
-    reason: str,
-    commitment_id: str = "",
-    outcome_positive: bool | None = None,
-    supersedes: CommitmentRef | None = None,
-) -> Message[CommitmentPayload]:
-    """Commits. The sign is what the action's suffix says, or else positive; id and versions are filled in on sending."""
-    for name, value in (("action", action), ("authority_scope", authority_scope), ("reason", reason)):
-        validate_required_field(name, value)
-    sign = sign_of(action)
-    if sign is not None and outcome_positive not in (None, sign):
-        raise MacpSessionError(f"outcome_positive={outcome_positive} contradicts the action {action!r}")
-    positive = outcome_positive if outcome_positive is not None else sign is not False
-    payload = CommitmentPayload(
-        commitment_id=commitment_id,
-        action=action,
-        authority_scope=authority_scope,
-        reason=reason,
-        outcome_positive=positive,
-        supersedes=supersedes,
-    )
     return Message(MODE, payload)
 
 
