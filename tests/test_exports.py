@@ -79,6 +79,7 @@ OPERATORS = [
     "in_mode",
     "in_session",
     "majority",
+    "map_async",
     "missing_after",
     "of_type",
     "on_phase",

@@ -17,6 +17,7 @@ from macp_rx.operators.escalate import escalate as escalate
 from macp_rx.operators.in_mode import in_mode as in_mode
 from macp_rx.operators.in_session import in_session as in_session
 from macp_rx.operators.majority import majority as majority
+from macp_rx.operators.map_async import map_async as map_async
 from macp_rx.operators.missing_after import missing_after as missing_after
 from macp_rx.operators.of_type import of_type as of_type
 from macp_rx.operators.on_phase import on_phase as on_phase

@@ -73,6 +73,7 @@ CASES = {
     "in_mode": Case(lambda _: mo.in_mode(decision.MODE)),
     "in_session": Case(lambda _: mo.in_session(SESSION_ID)),
     "majority": Case(lambda _: mo.majority(1)),
+    "map_async": Case(lambda clock: mo.map_async(lambda vote: vote, scheduler=clock)),
     "missing_after": Case(lambda clock: mo.missing_after(LONG, PEOPLE, scheduler=clock)),
     "of_type": Case(lambda _: mo.of_type(VotePayload)),
     "on_phase": Case(lambda _: rx.compose(mo.states(decision), mo.on_phase()), hears="S p"),

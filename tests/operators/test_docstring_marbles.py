@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 from collections.abc import Iterator
@@ -90,6 +91,7 @@ def test_the_marble_is_true(example: Example, marbles: Marbles) -> None:
     here = {
         "cold": lambda text: marbles.cold(text, LEGEND),
         "clock": marbles.clock,
+        "answer_in": answer_in,
         "metadata": lambda expires_at: open_session(begin_ms + round(expires_at * 1000)),
     }
     operator = eval(example.expression, {**NAMES, **here})
@@ -98,6 +100,14 @@ def test_the_marble_is_true(example: Example, marbles: Marbles) -> None:
     observable = source.pipe(operator) if wrong is None else source.pipe(operator, ops.catch(checked(wrong)))
     result = example.result if wrong is None else example.result.replace("#", "(error |)")
     marbles.expect(observable).to_be(result, {**LEGEND, **meanings})
+
+
+def answer_in(milliseconds: int) -> Any:
+    async def answer(question: str) -> str:
+        await asyncio.sleep(milliseconds / 1000)
+        return question
+
+    return answer
 
 
 def meant(expression: str) -> Where:

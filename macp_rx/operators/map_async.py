@@ -1,0 +1,175 @@
+"""map_async: a coroutine for each item, a few at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from inspect import isawaitable, iscoroutine
+from typing import TypeVar
+
+from reactivex import Observable, abc
+from reactivex.disposable import CompositeDisposable, Disposable
+
+from macp_rx.clock import Clock, loop_clock
+from macp_rx.errors import MacpOverflowError, MacpSessionError, MacpTimeoutError
+from macp_rx.operators.lift import clock_of, lift, seconds_of
+
+__all__ = ["map_async"]
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def map_async(
+    fn: Callable[[A], Awaitable[B] | B],
+    *,
+    concurrency: int = 8,
+    timeout: float | timedelta | None = None,
+    otherwise: Callable[[A, Exception], B] | None = None,
+    finish: bool = True,
+    buffer: int = 256,
+    scheduler: abc.SchedulerBase | None = None,
+) -> Callable[[Observable[A]], Observable[B]]:
+    """Calls an async function for each item and emits what it returns, in the order in which the calls end.
+
+    The calls run on the stream's own clock, so that they need no thread and ``asyncio.sleep`` in them is virtual under virtual
+    time. What still runs when the subscription is disposed, or the stream fails, is cancelled.
+
+    Args:
+        fn: the function, such as one that asks a model. What a plain function returns goes out at once.
+        concurrency: how many calls may run at a time.
+        timeout: seconds after which a call is cancelled and has failed with MacpTimeoutError; None leaves it its time.
+        otherwise: what to emit for an item whose call failed; without it the stream fails with that error.
+        finish: whether calls that run when the source completes may end; else they are cancelled.
+        buffer: how many items may wait for a call; one more ends the stream with MacpOverflowError.
+        scheduler: the clock they run on; the stream's own by default.
+
+    Errors:
+        What a call raised. MacpTimeoutError; MacpOverflowError.
+
+    Marble:
+        questions  -a-b-----|
+        > mo.map_async(answer_in(3))
+        answers    ----a-b--|
+
+        questions  -(a b)-------|
+        > mo.map_async(answer_in(3), concurrency=1)
+        answers    ---- a -- b -|
+
+        questions  -a-------|
+        > mo.map_async(answer_in(3), timeout=0.002, otherwise=lambda question, error: "late")
+        answers    ---late-----|
+
+        questions  -a-|
+        > mo.map_async(answer_in(3), finish=False)
+        answers    ---|
+    """
+    if concurrency < 1:
+        raise MacpSessionError(f"map_async needs a concurrency of at least 1, not {concurrency}")
+    limit = None if timeout is None else seconds_of(timeout, "map_async")
+
+    def operator(source: Observable[A]) -> Observable[B]:
+        given = clock_of(source, scheduler, "map_async")
+        clock = given if isinstance(given, Clock) else loop_clock(given)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+        def subscribe(observer: abc.ObserverBase[B], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+            waiting: deque[A] = deque()
+            running: dict[asyncio.Task[B], tuple[A, Awaitable[B]]] = {}
+            ended = over = False
+
+            def on_next(item: A) -> None:
+                if len(running) < concurrency:
+                    begin(item)
+                elif len(waiting) == buffer:
+                    fail(
+                        MacpOverflowError(
+                            f"{buffer} items wait for map_async; raise its concurrency, or sample upstream"
+                        )
+                    )
+                else:
+                    waiting.append(item)
+
+            def begin(item: A) -> None:
+                try:
+                    made = fn(item)
+                except Exception as error:
+                    failed(item, error)
+                    return
+                if not isawaitable(made):
+                    observer.on_next(made)
+                    return
+                task = clock.loop.create_task(_within(limit, made))
+                running[task] = item, made
+                task.add_done_callback(done)
+
+            def done(task: asyncio.Task[B]) -> None:
+                item, made = running.pop(task)
+                if iscoroutine(made):
+                    made.close()  # cancelled before its first step, it would be reported as never awaited
+                if over:
+                    if not task.cancelled():
+                        task.exception()  # heard, so that asyncio does not log it
+                    return
+                error = asyncio.CancelledError() if task.cancelled() else task.exception()
+                if error is None:
+                    observer.on_next(task.result())
+                elif isinstance(error, Exception):
+                    failed(item, error)
+                else:
+                    failed(item, MacpSessionError(f"a call of map_async ended with {error!r}"))
+                while waiting and len(running) < concurrency and not over:
+                    begin(waiting.popleft())
+                if ended and not running and not over:
+                    observer.on_completed()
+
+            def failed(item: A, error: Exception) -> None:
+                if otherwise is None:
+                    fail(error)
+                    return
+                try:
+                    instead = otherwise(item, error)
+                except Exception as another:
+                    fail(another)
+                else:
+                    observer.on_next(instead)
+
+            def fail(error: Exception) -> None:
+                cancel()
+                observer.on_error(error)
+
+            def on_completed() -> None:
+                nonlocal ended
+                ended = True
+                if not finish:
+                    cancel()
+                if not running or over:
+                    observer.on_completed()
+
+            def cancel() -> None:
+                nonlocal over
+                over = True
+                waiting.clear()
+                for task in tuple(running):
+                    task.cancel()
+
+            return CompositeDisposable(
+                source.subscribe(on_next, fail, on_completed, scheduler=scheduler),
+                Disposable(lambda: clock.run_soon(cancel)),
+            )
+
+        return lift(source, subscribe)
+
+    return operator
+
+
+async def _within(seconds: float | None, call: Awaitable[B]) -> B:
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await call
+    except TimeoutError as error:
+        if limit.expired():
+            raise MacpTimeoutError(f"no answer within {seconds:g} s") from error
+        raise
