@@ -118,6 +118,11 @@ class SessionVerbs:
         return form(self._client, self._address, self._shared)
 
     @property
+    def client(self) -> MacpClient:
+        """The connection, and who is speaking."""
+        return self._client
+
+    @property
     def session_id(self) -> str:
         """The session's id."""
         return self._address.session_id
@@ -252,7 +257,7 @@ class SessionVerbs:
         Raises:
             MacpSessionError: what the agent returned is no Observable.
         """
-        report = on_error or self._report
+        report = on_error or self.log_error
         return self.spoken(agent, self.events, report).subscribe(on_error=report)
 
     def spoken(self, agent: Agent, events: Stream[Accepted], on_refusal: Callable[[Exception], None]) -> Stream[Ack]:
@@ -296,15 +301,12 @@ class SessionVerbs:
 
         return stream(messages, self._client.clock).pipe(mo.send_to(send))
 
-    def _report(self, error: Exception) -> None:
-        late = isinstance(error, MacpAckError) and error.code == "SESSION_NOT_OPEN"  # others ended it meanwhile
-        _log.log(
-            logging.INFO if late else logging.ERROR,
-            "%s in %s: %s",
-            self._sender or "an agent",
-            self.session_id,
-            error,
-        )
+    def log_error(self, error: Exception) -> None:
+        """Logs what became of an agent, as `join` does by default: a refused message is a warning, for the agent goes on."""
+        level = logging.ERROR
+        if isinstance(error, MacpAckError):  # and that others have ended the session meanwhile is no trouble at all
+            level = logging.INFO if error.code == "SESSION_NOT_OPEN" else logging.WARNING
+        _log.log(level, "%s in %s: %s", self._sender or "an agent", self.session_id, error)
 
     @property
     def _sender(self) -> str:

@@ -1,0 +1,123 @@
+"""What runs agents: several in one session, and one in every session of a mode."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import reactivex as rx
+from macp.v1 import core_pb2
+from macp.v1.envelope_pb2 import Ack
+from reactivex import Observable, abc
+from reactivex import operators as ops
+from reactivex.disposable import CompositeDisposable
+
+from macp_rx.client import MacpClient
+from macp_rx.errors import MacpSessionError
+from macp_rx.protocol.messages import Accepted
+from macp_rx.session import Agent, Outcome, Session
+from macp_rx.streams.all_sessions import Where
+from macp_rx.streams.stream import Stream
+from macp_rx.transport.auth import AuthConfig
+
+__all__ = ["outcome_of", "run", "serve"]
+
+_log = logging.getLogger("macp_rx.agents")
+
+Panel = Mapping[str, Agent] | Mapping[AuthConfig, Agent]
+"""Who takes part as what: a name, on a runtime with dev authentication, or a credential; and the agent."""
+
+
+def outcome_of(
+    session: Session, panel: Panel, *, on_error: Callable[[str, Exception], None] | None = None
+) -> Stream[Outcome]:
+    """Lets several agents take part and emits how the session ends. Cold: they join with the subscription, and leave with it.
+
+    The session may be started before or within 30 seconds. See `Session.join` for what an agent's errors do.
+
+    Args:
+        session: the coordination.
+        panel: name, or credential, and agent. The session's own identity is kept for its name.
+        on_error: hears who had which error, refusals included; logged by default.
+    """
+    for name, agent in panel.items():
+        if not callable(agent):
+            raise MacpSessionError(f"the agent of {name} is a function from events to messages, not {agent!r}")
+
+    def subscribe(
+        observer: abc.ObserverBase[Outcome], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        joined = CompositeDisposable()
+        for who, agent in panel.items():
+            name = who if isinstance(who, str) else who.sender
+            report = None if on_error is None else partial(on_error, name)
+            joined.add(_identity(session, who).join(agent, on_error=report))
+        return CompositeDisposable(joined, session.outcome.subscribe(observer, scheduler=scheduler))
+
+    return session.outcome.derived(Observable(subscribe))
+
+
+def run(session: Session, panel: Panel, *, on_error: Callable[[str, Exception], None] | None = None) -> Outcome:
+    """Lets several agents take part, waits for the end of the session, and tells how it ended. See `outcome_of`.
+
+    Args:
+        session: the coordination.
+        panel: name, or credential, and agent.
+        on_error: hears who had which error, refusals included; logged by default.
+    """
+    return outcome_of(session, panel, on_error=on_error).run()
+
+
+def serve(
+    client: MacpClient,
+    agent: Agent,
+    *,
+    mode: str = "",
+    where: Where | None = None,
+    on_error: Callable[[str, Exception], None] | None = None,
+) -> abc.DisposableBase:
+    """Lets an agent take part in every session that the client may read, as they appear, until each ends.
+
+        session 1   S-p-v-C
+        says        --v----
+        session 2   ----S-p-v-C
+        says        ------v----
+
+    Each session has a subscription of its own of the agent, so their states do not mix. An error in one session ends the
+    agent there, and nowhere else.
+
+    Args:
+        client: the connection, and who takes part.
+        agent: the agent.
+        mode: only sessions of this mode.
+        where: only sessions that it says yes to, by their metadata when they appear.
+        on_error: hears in which session there was which error, refusals included; the watch's own with a blank id. Logged by
+            default.
+
+    Returns:
+        Dispose it, and the agent leaves all sessions.
+    """
+
+    def take_part(metadata: core_pb2.SessionMetadata, events: Stream[Accepted]) -> Observable[Ack]:
+        session = Session.of(client, metadata)
+        report = session.log_error if on_error is None else partial(on_error, metadata.session_id)
+
+        def ended(error: Exception, _source: Observable[Ack]) -> Observable[Ack]:
+            report(error)
+            return rx.empty()
+
+        return session.spoken(agent, events, report).pipe(ops.catch(ended))
+
+    watching = client.each_session(take_part, mode=mode, where=where)
+    return watching.subscribe(on_error=_lost if on_error is None else partial(on_error, ""))
+
+
+def _identity(session: Session, who: str | AuthConfig) -> Session:
+    auth = session.client.auth
+    same = auth is not None and who in (auth, auth.sender)
+    return session if same else session.acting_as(who)
+
+
+def _lost(error: Exception) -> None:
+    _log.error("an agent is served no more: %s", error)

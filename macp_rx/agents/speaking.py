@@ -1,0 +1,178 @@
+"""What agents are made of: answers to what was said, several agents in one, an agent that knows how its session began."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Generic
+
+import reactivex as rx
+from google.protobuf.message import Message as Protobuf
+from macp.v1.core_pb2 import SessionStartPayload
+from reactivex import Observable, Subject, abc
+from reactivex import operators as ops
+from reactivex.disposable import CompositeDisposable, SerialDisposable
+from typing_extensions import TypeVar
+
+from macp_rx import operators as mo
+from macp_rx.errors import MacpSessionError
+from macp_rx.operators.lift import lift, like
+from macp_rx.protocol.messages import Accepted, Message
+from macp_rx.session import Agent
+
+__all__ = ["CONCURRENCY", "Answer", "from_start", "merge", "on"]
+
+_log = logging.getLogger("macp_rx.agents")
+
+P = TypeVar("P", bound=Protobuf)
+R = TypeVar("R")
+
+Answer = Message[Any] | Iterable[Message[Any]] | None
+"""What an agent says to one thing: a message, several in order, or nothing."""
+
+CONCURRENCY = 8
+"""How many async answers of one agent may be under way at a time."""
+
+
+class on(Generic[P]):  # noqa: N801 - reads as a sentence: on(ProposalPayload).say(…)
+    """An agent that answers envelopes with certain payloads: ``on(ProposalPayload).say(fn)``.
+
+    Args:
+        payloads: payload classes of the installed macp-proto, such as ``ProposalPayload``.
+    """
+
+    def __init__(self, *payloads: type[P]) -> None:
+        self._payloads = payloads
+
+    def say(
+        self,
+        answer: Callable[[Accepted[P]], Answer | Awaitable[Answer]],
+        *,
+        concurrency: int = CONCURRENCY,
+        timeout: float | None = None,
+        fallback: Callable[[Accepted[P], Exception], Answer] | None = None,
+    ) -> Agent:
+        """The agent that says what a function answers.
+
+        An async function runs on the session's clock. What still runs when the session ends is cancelled. What was accepted
+        before the agent joined is answered, too, as it must be by one who was started again; ``accepted.live`` tells it from
+        what happens now.
+
+            accepted   S-p-----q---
+            says       --a-----a---
+
+        Args:
+            answer: what to say to an envelope: a Message, several, or None for nothing; or a coroutine of that.
+            concurrency: how many coroutines may run at a time.
+            timeout: seconds that a coroutine may take.
+            fallback: what to say where ``answer`` failed, which is logged; without it that ends the agent.
+
+        Errors:
+            What ``answer`` raised; MacpTimeoutError.
+        """
+
+        def agent(events: Observable[Accepted]) -> Observable[Message[Any]]:
+            answers: Observable[Answer] = events.pipe(
+                mo.of_type(*self._payloads),
+                mo.map_async(
+                    answer,
+                    concurrency=concurrency,
+                    timeout=timeout,
+                    otherwise=None if fallback is None else logged(fallback),
+                    finish=False,
+                ),
+            )
+            return answers.pipe(ops.flat_map(_each))
+
+        return agent
+
+
+def logged(fallback: Callable[[Accepted[P], Exception], R]) -> Callable[[Accepted[P], Exception], R]:
+    """The same fallback, which does not hide why it was needed."""
+
+    def otherwise(accepted: Accepted[P], error: Exception) -> R:
+        _log.warning("no answer to %s (%s): %s; the fallback is said", accepted, accepted.session_id, error)
+        return fallback(accepted, error)
+
+    return otherwise
+
+
+def _each(answer: Answer) -> Observable[Message[Any]]:
+    if answer is None:
+        return rx.empty()
+    return rx.of(answer) if isinstance(answer, Message) else rx.of(*answer)
+
+
+def merge(*agents: Agent) -> Agent:
+    """Several agents as one, under one name; what each of them says goes out as it comes.
+
+        first    --a---b-
+        second   ----x---
+        says     --a-x-b-
+
+    Args:
+        agents: the agents. An exception of one ends all of them.
+    """
+
+    def agent(events: Observable[Accepted]) -> Observable[Message[Any]]:
+        def subscribe(
+            observer: abc.ObserverBase[Message[Any]], scheduler: abc.SchedulerBase | None = None
+        ) -> abc.DisposableBase:
+            heard: Subject[Accepted] = Subject()
+            said = rx.merge(*(one(like(events, heard)) for one in agents))
+            speaking = said.subscribe(observer, scheduler=scheduler)
+            return CompositeDisposable(speaking, events.subscribe(heard, scheduler=scheduler))
+
+        return lift(events, subscribe)
+
+    return agent
+
+
+def from_start(make: Callable[[Accepted[SessionStartPayload]], Agent]) -> Agent:
+    """An agent that is made of how its session began, as one that must know the participants is.
+
+    Args:
+        make: makes the agent of the SessionStart.
+
+    Errors:
+        MacpSessionError: what it hears does not begin with a SessionStart.
+    """
+
+    def agent(events: Observable[Accepted]) -> Observable[Message[Any]]:
+        def subscribe(
+            observer: abc.ObserverBase[Message[Any]], scheduler: abc.SchedulerBase | None = None
+        ) -> abc.DisposableBase:
+            heard: Subject[Accepted] = Subject()
+            speaking = SerialDisposable()
+            begun = False
+
+            def on_next(accepted: Accepted) -> None:
+                nonlocal begun
+                if not begun:
+                    if not isinstance(accepted.payload, SessionStartPayload):
+                        raise MacpSessionError(
+                            f"an agent from_start needs a session's history from its SessionStart on, and heard {accepted} first"
+                        )
+                    begun = True
+                    said = make(accepted)(like(events, heard))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+                    speaking.disposable = said.subscribe(observer, scheduler=scheduler)
+                heard.on_next(accepted)
+
+            def take(accepted: Accepted) -> None:
+                try:
+                    on_next(accepted)
+                except Exception as error:
+                    observer.on_error(error)
+
+            def on_completed() -> None:
+                heard.on_completed()
+                if not begun:
+                    observer.on_completed()
+
+            return CompositeDisposable(
+                events.subscribe(take, observer.on_error, on_completed, scheduler=scheduler), speaking
+            )
+
+        return lift(events, subscribe)
+
+    return agent
