@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from macp.v1.core_pb2 import CommitmentPayload, SessionStartPayload
 from macp.v1.envelope_pb2 import Envelope
+from macp.v1.policy_pb2 import PolicyDescriptor
 from macp_sdk.base_projection import BaseProjection
 from macp_sdk.handoff import HandoffProjection
 from macp_sdk.policy import effective_quorum_threshold
@@ -20,11 +22,12 @@ from macp_sdk.proposal import ProposalProjection
 from macp_sdk.quorum import QuorumProjection
 from macp_sdk.task import TaskProjection
 
+from macp_rx import Message
 from macp_rx.protocol.binding import Binding
 from macp_rx.protocol.messages import DECISION, HANDOFF, MULTI_ROUND, PROPOSAL, QUORUM, TASK
 from macp_rx.protocol.modes import decision, handoff, multi_round, proposal, quorum, task
-from macp_rx.protocol.policy import DEFAULT
-from tests.protocol.plays import ALL_MODES, NOTES, REGISTRY, Moment, Play, perform, plays
+from macp_rx.protocol.policy import DEFAULT, AcceptanceRules, AssignmentRules, build_handoff_policy, build_task_policy
+from tests.protocol.plays import ALL_MODES, NOTES, REGISTRY, Moment, Play, Say, perform, plays
 
 IDS = ("p1", "p2", "p3", "no such")
 PEOPLE = ("chair", "alice", "bob", "mallory")
@@ -81,6 +84,46 @@ def test_what_every_mode_answers(mode: str, data: st.DataObject) -> None:
         assert not theirs.has_anomalies
 
 
+def course(mode: str, *words: tuple[str, Message], policy: PolicyDescriptor | None = None, pause_ms: int = 0) -> Play:
+    """A session that comes where random ones seldom do; nothing in it is refused."""
+    payload = SessionStartPayload(
+        participants=["chair", "alice", "bob"],
+        mode_version="1.0.0",
+        configuration_version="c1",
+        policy_version="policy.test",
+        ttl_ms=60_000,
+    )
+    opening, *said = (
+        Envelope(
+            macp_version="1.0",
+            mode=mode,
+            message_type=message.message_type,
+            message_id=f"m{number}",
+            session_id="a-session-to-play-0001",
+            sender=sender,
+            payload=message.payload.SerializeToString(),
+        )
+        for number, (sender, message) in enumerate([("chair", Message(mode, payload)), *words])
+    )
+    default = PolicyDescriptor(policy_id="policy.test", mode=mode, rules=b"{}", schema_version=1)
+    play = Play(opening, policy or default, tuple(Say(pause_ms, envelope) for envelope in said))
+    assert all(moment.refusal is None for moment in perform(play))
+    return play
+
+
+def commits(mode: str, *, positive: bool) -> tuple[str, Message]:
+    payload = CommitmentPayload(
+        commitment_id="c",
+        action="settled",
+        authority_scope="test",
+        reason="because",
+        mode_version="1.0.0",
+        configuration_version="c1",
+        outcome_positive=positive,
+    )
+    return "chair", Message(mode, payload)
+
+
 def fields(record: Any, *names: str) -> tuple[Any, ...]:
     return tuple(getattr(record, name) for name in names)
 
@@ -119,6 +162,25 @@ def test_a_decision(play: Play) -> None:
             assert ours.majority_winner == theirs.majority_winner()
 
 
+CONVERGING = (
+    ("chair", proposal.propose("p1", "one")),
+    ("alice", proposal.counter_propose("p2", "p1", "two")),
+    *((who, proposal.accept("p1")) for who in ("chair", "alice", "bob")),
+    ("chair", proposal.withdraw("p1")),
+    *((who, proposal.accept("p2")) for who in ("chair", "alice", "bob")),
+)
+REJECTING = (
+    ("alice", proposal.propose("p1", "one")),
+    ("bob", proposal.propose("p2", "two")),
+    ("bob", proposal.reject("p1", terminal=True)),
+    ("chair", proposal.reject("p1", terminal=True)),
+    ("alice", proposal.withdraw("p1")),
+    ("alice", proposal.reject("p2", terminal=True)),
+)
+
+
+@example(course(PROPOSAL, *CONVERGING, commits(PROPOSAL, positive=True)))
+@example(course(PROPOSAL, *REJECTING, commits(PROPOSAL, positive=False)))
 @given(plays(PROPOSAL))
 def test_a_proposal(play: Play) -> None:
     for moment, theirs in compared(play):
@@ -158,6 +220,21 @@ def test_a_proposal(play: Play) -> None:
             assert ours.phase == theirs.phase
 
 
+GIVING_BACK = build_task_policy("policy.test", assignment=AssignmentRules(allow_reassignment_on_reject=True))
+TAKEN = (("chair", task.request_task("t1", "one")), ("alice", task.accept_task("t1")))
+UPDATED = (*TAKEN, ("alice", task.update_task("t1", progress=0.25)))
+TAKEN_OVER = (*UPDATED, ("alice", task.reject_task("t1")), ("bob", task.accept_task("t1")))
+NAMED = (("chair", task.request_task("t1", "one", requested_assignee="alice")),)
+DONE, FAILED = task.complete_task("t1"), task.fail_task("t1", retryable=True)
+
+
+@example(course(TASK, *UPDATED, ("alice", DONE), commits(TASK, positive=True)))
+@example(course(TASK, *TAKEN, ("alice", FAILED), commits(TASK, positive=False)))
+@example(course(TASK, *TAKEN_OVER, ("bob", DONE), policy=GIVING_BACK))
+@example(course(TASK, *UPDATED, ("alice", DONE), ("alice", task.reject_task("t1")), policy=GIVING_BACK))
+@example(course(TASK, *TAKEN[:1], ("bob", task.reject_task("t1")), ("alice", task.reject_task("t1"))))
+@example(course(TASK, *NAMED, ("alice", task.reject_task("t1")), commits(TASK, positive=False)))
+@example(course(TASK, *NAMED, *TAKEN[1:], ("alice", task.reject_task("t1")), policy=GIVING_BACK))
 @given(plays(TASK))
 def test_a_task(play: Play) -> None:
     for moment, theirs in compared(play):
@@ -193,6 +270,19 @@ def test_a_task(play: Play) -> None:
         assert ours.phase == ("Requested" if given_back else theirs.phase)
 
 
+DECLINED = (
+    ("chair", handoff.offer("p1", "alice")),
+    ("chair", handoff.add_context("p1")),
+    ("alice", handoff.decline("p1")),
+    ("chair", handoff.offer("p2", "bob")),
+)
+LATE = ("chair", handoff.add_context("p1"))
+SOON = build_handoff_policy("policy.test", acceptance=AcceptanceRules(implicit_accept_timeout_ms=1000))
+
+
+@example(course(HANDOFF, *DECLINED, LATE, ("bob", handoff.accept_handoff("p2")), commits(HANDOFF, positive=True)))
+@example(course(HANDOFF, *DECLINED, commits(HANDOFF, positive=False)))
+@example(course(HANDOFF, *DECLINED[:1], LATE, policy=SOON, pause_ms=1000))
 @given(plays(HANDOFF))
 def test_a_handoff(play: Play) -> None:
     for moment, theirs in compared(play):
@@ -220,6 +310,15 @@ def test_a_handoff(play: Play) -> None:
             assert ours.phase == "OfferPending"
 
 
+REJECTED = (
+    ("chair", quorum.request_approval("r1", "deploy", required_approvals=2)),
+    ("alice", quorum.approve("r1")),
+    ("chair", quorum.reject("r1")),
+    ("bob", quorum.abstain("r1")),
+)
+
+
+@example(course(QUORUM, *REJECTED, commits(QUORUM, positive=False)))
 @given(plays(QUORUM))
 def test_a_quorum(play: Play) -> None:
     for moment, theirs in compared(play):
