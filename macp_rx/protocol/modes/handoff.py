@@ -134,7 +134,7 @@ class State(Projection):
     Attributes:
         handoffs: handoff id -> offer.
         contexts: handoff id -> (sender, context), as a list that shares structure.
-        latest: the offer made last.
+        latest: the id of the offer made last.
         declined: who has declined one.
     """
 
@@ -150,13 +150,12 @@ class State(Projection):
         """How far it has come."""
         if self.is_committed:
             return Phase.COMMITTED
-        if self.latest not in self.handoffs:
+        latest = self.handoffs.get(self.latest)
+        if latest is None:
             return Phase.PENDING
-        match self.handoffs[self.latest].disposition:
-            case "Offered":
-                return Phase.CONTEXT_SHARING if self.latest in self.contexts else Phase.OFFER_PENDING
-            case disposition:
-                return Phase(disposition)
+        if latest.disposition != "Offered":
+            return Phase(latest.disposition)
+        return Phase.CONTEXT_SHARING if self.latest in self.contexts else Phase.OFFER_PENDING
 
     @property
     def active_offer(self) -> Offer | None:
