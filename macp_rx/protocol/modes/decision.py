@@ -11,7 +11,6 @@ from typing import Any, Final
 from google.protobuf.message import Message as Protobuf
 from immutables import Map
 from macp.modes.decision.v1.decision_pb2 import EvaluationPayload, ObjectionPayload, ProposalPayload, VotePayload
-from macp.v1.core_pb2 import CommitmentPayload
 from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.errors import Denial, MacpSessionError
@@ -65,7 +64,17 @@ MESSAGE_TYPES: Final = ("Proposal", "Evaluation", "Objection", "Vote")
 def propose(
     proposal_id: str, option: str, *, rationale: str = "", supporting_data: bytes = b""
 ) -> Message[ProposalPayload]:
-    """Puts an option up for decision, under an id that is new in the session."""
+    """Puts an option up for decision, under an id that is new in the session.
+
+    Args:
+        proposal_id: its id, unique in the session.
+        option: what is proposed.
+        rationale: why.
+        supporting_data: anything.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
     payload = ProposalPayload(
         proposal_id=proposal_id, option=option, rationale=rationale, supporting_data=supporting_data
     )
@@ -76,7 +85,17 @@ def propose(
 def evaluate(
     proposal_id: str, recommendation: str, *, confidence: float, reason: str = ""
 ) -> Message[EvaluationPayload]:
-    """Evaluates a proposal: APPROVE, REVIEW, BLOCK or REJECT, with a confidence in [0, 1]."""
+    """Evaluates a proposal: APPROVE, REVIEW, BLOCK or REJECT, with a confidence in [0, 1].
+
+    Args:
+        proposal_id: which proposal.
+        recommendation: APPROVE, REVIEW, BLOCK or REJECT.
+        confidence: in [0, 1].
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
     payload = EvaluationPayload(
         proposal_id=proposal_id, recommendation=recommendation, confidence=confidence, reason=reason
     )
@@ -85,14 +104,32 @@ def evaluate(
 
 
 def raise_objection(proposal_id: str, *, reason: str, severity: str = "medium") -> Message[ObjectionPayload]:
-    """Objects to a proposal: low, medium, high or critical."""
+    """Objects to a proposal: low, medium, high or critical.
+
+    Args:
+        proposal_id: which proposal.
+        reason: why.
+        severity: low, medium, high or critical; a policy may make critical ones a veto.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
     payload = ObjectionPayload(proposal_id=proposal_id, reason=reason, severity=severity)
     check_objection(payload)
     return Message(MODE, payload)
 
 
 def vote(proposal_id: str, vote: str, *, reason: str = "") -> Message[VotePayload]:
-    """Votes on a proposal: APPROVE, REJECT or ABSTAIN."""
+    """Votes on a proposal: APPROVE, REJECT or ABSTAIN.
+
+    Args:
+        proposal_id: which proposal.
+        vote: APPROVE, REJECT or ABSTAIN.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
     payload = VotePayload(proposal_id=proposal_id, vote=vote, reason=reason)
     check_vote(payload)
     return Message(MODE, payload)

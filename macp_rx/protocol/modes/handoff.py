@@ -17,7 +17,7 @@ from macp.modes.handoff.v1.handoff_pb2 import (
 from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.protocol.binding import Binding, Instant
-from macp_rx.protocol.commitment import decode_commitment
+from macp_rx.protocol.commitment import commit, decode_commitment
 from macp_rx.protocol.link import Link
 from macp_rx.protocol.messages import HANDOFF, MACP_VERSION, Message
 from macp_rx.protocol.modes import rules
@@ -35,6 +35,7 @@ __all__ = [
     "as_json",
     "authorize",
     "check_client",
+    "commit",
     "decline",
     "implicit_accept",
     "implicit_accept_at",
@@ -60,7 +61,17 @@ RESERVED: Final = "implicit-accept:"
 def offer(
     handoff_id: str, target_participant: str, *, scope: str = "", reason: str = ""
 ) -> Message[HandoffOfferPayload]:
-    """Offers to hand something over to a participant."""
+    """Offers to hand something over to a participant.
+
+    Args:
+        handoff_id: its id, unique in the session.
+        target_participant: to whom.
+        scope: what is handed over.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
     validate_required_field("handoff_id", handoff_id)
     validate_required_field("target_participant", target_participant)
     payload = HandoffOfferPayload(
@@ -72,17 +83,47 @@ def offer(
 def add_context(
     handoff_id: str, *, content_type: str = "application/octet-stream", context: bytes = b""
 ) -> Message[HandoffContextPayload]:
-    """Adds what the other needs to know; also after it has answered."""
+    """Adds what the other needs to know; also after it has answered.
+
+    Args:
+        handoff_id: which offer.
+        content_type: the media type of ``context``.
+        context: what there is to know.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("handoff_id", handoff_id)
     return Message(MODE, HandoffContextPayload(handoff_id=handoff_id, content_type=content_type, context=context))
 
 
 def accept_handoff(handoff_id: str, *, accepted_by: str = "", reason: str = "") -> Message[HandoffAcceptPayload]:
-    """Accepts an offer made to the sender."""
+    """Accepts an offer made to the sender.
+
+    Args:
+        handoff_id: which offer.
+        accepted_by: who accepts; the sender, also if blank.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("handoff_id", handoff_id)
     return Message(MODE, HandoffAcceptPayload(handoff_id=handoff_id, accepted_by=accepted_by, reason=reason))
 
 
 def decline(handoff_id: str, *, declined_by: str = "", reason: str = "") -> Message[HandoffDeclinePayload]:
-    """Declines an offer made to the sender, for good."""
+    """Declines an offer made to the sender, for good.
+
+    Args:
+        handoff_id: which offer.
+        declined_by: who declines; the sender, also if blank.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("handoff_id", handoff_id)
     return Message(MODE, HandoffDeclinePayload(handoff_id=handoff_id, declined_by=declined_by, reason=reason))
 
 

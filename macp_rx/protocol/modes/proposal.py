@@ -18,7 +18,7 @@ from macp.modes.proposal.v1.proposal_pb2 import (
 from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.protocol.binding import Binding, Instant
-from macp_rx.protocol.commitment import decode_commitment
+from macp_rx.protocol.commitment import commit, decode_commitment
 from macp_rx.protocol.link import Link
 from macp_rx.protocol.messages import PROPOSAL, Message
 from macp_rx.protocol.modes import rules
@@ -35,6 +35,7 @@ __all__ = [
     "accept",
     "as_json",
     "authorize",
+    "commit",
     "counter_propose",
     "initial",
     "propose",
@@ -57,7 +58,18 @@ MESSAGE_TYPES: Final = ("Proposal", "CounterProposal", "Accept", "Reject", "With
 def propose(
     proposal_id: str, title: str, *, summary: str = "", details: bytes = b"", tags: Sequence[str] = ()
 ) -> Message[ProposalPayload]:
-    """Proposes something. That is no acceptance of it."""
+    """Proposes something. That is no acceptance of it.
+
+    Args:
+        proposal_id: its id, unique in the session.
+        title: what is proposed, in a line.
+        summary: what it comes to.
+        details: anything.
+        tags: labels.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
     validate_required_field("proposal_id", proposal_id)
     payload = ProposalPayload(proposal_id=proposal_id, title=title, summary=summary, details=details, tags=tags)
     return Message(MODE, payload)
@@ -66,7 +78,18 @@ def propose(
 def counter_propose(
     proposal_id: str, supersedes_proposal_id: str, title: str, *, summary: str = "", details: bytes = b""
 ) -> Message[CounterProposalPayload]:
-    """Proposes something else instead; the other proposal stays live."""
+    """Proposes something else instead; the other proposal stays live.
+
+    Args:
+        proposal_id: its id, unique in the session.
+        supersedes_proposal_id: instead of which proposal.
+        title: what is proposed, in a line.
+        summary: what it comes to.
+        details: anything.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
     validate_required_field("proposal_id", proposal_id)
     validate_required_field("supersedes_proposal_id", supersedes_proposal_id)
     payload = CounterProposalPayload(
@@ -80,17 +103,45 @@ def counter_propose(
 
 
 def accept(proposal_id: str, *, reason: str = "") -> Message[AcceptPayload]:
-    """Accepts a proposal, instead of whatever was accepted before."""
+    """Accepts a proposal, instead of whatever was accepted before.
+
+    Args:
+        proposal_id: which proposal.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("proposal_id", proposal_id)
     return Message(MODE, AcceptPayload(proposal_id=proposal_id, reason=reason))
 
 
 def reject(proposal_id: str, *, terminal: bool = False, reason: str = "") -> Message[RejectPayload]:
-    """Rejects a proposal; a terminal rejection ends the negotiation."""
+    """Rejects a proposal; a terminal rejection ends the negotiation.
+
+    Args:
+        proposal_id: which proposal.
+        terminal: for good.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("proposal_id", proposal_id)
     return Message(MODE, RejectPayload(proposal_id=proposal_id, terminal=terminal, reason=reason))
 
 
 def withdraw(proposal_id: str, *, reason: str = "") -> Message[WithdrawPayload]:
-    """Withdraws one's own proposal, and with it its acceptances and terminal rejections."""
+    """Withdraws one's own proposal, and with it its acceptances and terminal rejections.
+
+    Args:
+        proposal_id: which proposal; only its proposer may.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("proposal_id", proposal_id)
     return Message(MODE, WithdrawPayload(proposal_id=proposal_id, reason=reason))
 
 

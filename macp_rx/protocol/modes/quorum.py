@@ -14,7 +14,7 @@ from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.errors import Denial, MacpSessionError
 from macp_rx.protocol.binding import Binding, Instant
-from macp_rx.protocol.commitment import decode_commitment
+from macp_rx.protocol.commitment import commit, decode_commitment
 from macp_rx.protocol.messages import QUORUM, Message
 from macp_rx.protocol.modes import rules
 from macp_rx.protocol.modes.projection import Projection
@@ -31,6 +31,7 @@ __all__ = [
     "approve",
     "as_json",
     "authorize",
+    "commit",
     "denials",
     "effective_threshold",
     "initial",
@@ -53,7 +54,18 @@ MESSAGE_TYPES: Final = ("ApprovalRequest", "Approve", "Reject", "Abstain")
 def request_approval(
     request_id: str, action: str, *, required_approvals: int, summary: str = "", details: bytes = b""
 ) -> Message[ApprovalRequestPayload]:
-    """Asks for approval by so many participants."""
+    """Asks for approval by so many participants.
+
+    Args:
+        request_id: its id.
+        action: what is to be approved.
+        required_approvals: how many are enough, 1 to the number of participants; a policy may say otherwise.
+        summary: what it comes to.
+        details: anything.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
     validate_required_field("request_id", request_id)
     if required_approvals < 1:
         raise MacpSessionError(f"required_approvals is {required_approvals}; at least one is needed")
@@ -64,17 +76,44 @@ def request_approval(
 
 
 def approve(request_id: str, *, reason: str = "") -> Message[ApprovePayload]:
-    """Approves, once and for all."""
+    """Approves, once and for all.
+
+    Args:
+        request_id: which request.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("request_id", request_id)
     return Message(MODE, ApprovePayload(request_id=request_id, reason=reason))
 
 
 def reject(request_id: str, *, reason: str = "") -> Message[RejectPayload]:
-    """Rejects, once and for all."""
+    """Rejects, once and for all.
+
+    Args:
+        request_id: which request.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("request_id", request_id)
     return Message(MODE, RejectPayload(request_id=request_id, reason=reason))
 
 
 def abstain(request_id: str, *, reason: str = "") -> Message[AbstainPayload]:
-    """Abstains, which uses up the ballot."""
+    """Abstains, which uses up the ballot.
+
+    Args:
+        request_id: which request.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("request_id", request_id)
     return Message(MODE, AbstainPayload(request_id=request_id, reason=reason))
 
 

@@ -20,7 +20,7 @@ from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.errors import Denial, MacpSessionError
 from macp_rx.protocol.binding import Binding, Instant
-from macp_rx.protocol.commitment import decode_commitment
+from macp_rx.protocol.commitment import commit, decode_commitment
 from macp_rx.protocol.link import Link
 from macp_rx.protocol.messages import TASK, Message
 from macp_rx.protocol.modes import rules
@@ -36,6 +36,7 @@ __all__ = [
     "accept_task",
     "as_json",
     "authorize",
+    "commit",
     "complete_task",
     "denials",
     "fail_task",
@@ -66,7 +67,19 @@ def request_task(
     input_data: bytes = b"",
     deadline_unix_ms: int = 0,
 ) -> Message[TaskRequestPayload]:
-    """Asks for a task to be done; by anybody, or by one named participant. The deadline is recorded, not enforced."""
+    """Asks for a task to be done; by anybody, or by one named participant. The deadline is recorded, not enforced.
+
+    Args:
+        task_id: its id.
+        title: what is to be done, in a line.
+        instructions: what is to be done.
+        requested_assignee: who is to do it; anybody if blank.
+        input_data: what is needed for it.
+        deadline_unix_ms: when it is due, in Unix milliseconds; recorded, not enforced.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
     validate_required_field("task_id", task_id)
     payload = TaskRequestPayload(
         task_id=task_id,
@@ -80,19 +93,51 @@ def request_task(
 
 
 def accept_task(task_id: str, *, assignee: str = "", reason: str = "") -> Message[TaskAcceptPayload]:
-    """Takes the task on."""
+    """Takes the task on.
+
+    Args:
+        task_id: which task.
+        assignee: who takes it on; the sender, also if blank.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("task_id", task_id)
     return Message(MODE, TaskAcceptPayload(task_id=task_id, assignee=assignee, reason=reason))
 
 
 def reject_task(task_id: str, *, assignee: str = "", reason: str = "") -> Message[TaskRejectPayload]:
-    """Does not take the task on, or gives it back."""
+    """Does not take the task on, or gives it back.
+
+    Args:
+        task_id: which task.
+        assignee: who rejects it; the sender, also if blank.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("task_id", task_id)
     return Message(MODE, TaskRejectPayload(task_id=task_id, assignee=assignee, reason=reason))
 
 
 def update_task(
     task_id: str, *, status: str = "", progress: float = 0.0, message: str = "", partial_output: bytes = b""
 ) -> Message[TaskUpdatePayload]:
-    """Tells how far the task is."""
+    """Tells how far the task is.
+
+    Args:
+        task_id: which task.
+        status: a word for where it stands.
+        progress: how far it is; in [0, 1] by custom.
+        message: more, for people.
+        partial_output: what there is already.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("task_id", task_id)
     validate_progress(progress)
     payload = TaskUpdatePayload(
         task_id=task_id, status=status, progress=progress, message=message, partial_output=partial_output
@@ -103,14 +148,37 @@ def update_task(
 def complete_task(
     task_id: str, *, assignee: str = "", output: bytes = b"", summary: str = ""
 ) -> Message[TaskCompletePayload]:
-    """Reports the task done."""
+    """Reports the task done.
+
+    Args:
+        task_id: which task.
+        assignee: who has done it; the sender, also if blank.
+        output: what came out.
+        summary: the same, for people.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("task_id", task_id)
     return Message(MODE, TaskCompletePayload(task_id=task_id, assignee=assignee, output=output, summary=summary))
 
 
 def fail_task(
     task_id: str, *, assignee: str = "", error_code: str = "", reason: str = "", retryable: bool = False
 ) -> Message[TaskFailPayload]:
-    """Reports the task failed."""
+    """Reports the task failed.
+
+    Args:
+        task_id: which task.
+        assignee: who has failed; the sender, also if blank.
+        error_code: what went wrong, for programs.
+        reason: what went wrong, for people.
+        retryable: whether another try may succeed.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("task_id", task_id)
     payload = TaskFailPayload(
         task_id=task_id, assignee=assignee, error_code=error_code, reason=reason, retryable=retryable
     )
