@@ -8,7 +8,7 @@ server has said all it holds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from math import isfinite
 from typing import Final, Literal
@@ -46,6 +46,8 @@ _log = logging.getLogger("macp_rx.streams")
 
 REMEMBERED: Final = 512
 """How many message ids a stream remembers at least to drop what comes twice: twice what the server itself buffers."""
+
+_NONE: Final[Set[str]] = frozenset()
 
 OnGap = Literal["fail", "continue"]
 """What to do where the server has forgotten history that was not read yet: fail with MacpGapError, or go on behind it."""
@@ -234,7 +236,7 @@ class _Following:
         self._kinds: dict[str, tuple[str, str]] = {}
         # two generations: forgetting one id at a time costs as much as the rest of the look (120 ns, measured)
         self._seen: set[str] = set()
-        self._seen_before: set[str] = set()
+        self._seen_before: Set[str] = _NONE
         self._call: Call[core_pb2.StreamSessionRequest] | None = None
         self._outage: Backoff | None = None
         self._lost_by: MacpTransportError | None = None

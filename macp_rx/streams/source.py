@@ -16,7 +16,7 @@ from reactivex.scheduler.eventloop import AsyncIOScheduler
 from macp_rx.clock import Clock, loop_clock
 from macp_rx.errors import MacpTransportError
 from macp_rx.streams.retry import RetryPolicy, may_pass, retried
-from macp_rx.streams.stream import Cancellable, Demand, Stream, on_demand, running
+from macp_rx.streams.stream import Cancellable, Demand, Running, Stream, on_demand
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method
 from macp_rx.transport.grpc import GrpcCall, ResponseStream
@@ -133,7 +133,7 @@ def cold(shared: SharedTransport, start: Callable[[abc.ObserverBase[T]], Cancell
             cancel = on_demand(start(observer), scheduler)
             return waited_on(shared, shared.running(what, cancel) if what else cancel, scheduler)
 
-        return running(shared.clock, begin, observer)
+        return Running(shared.clock, begin, observer)
 
     return Observable(subscribe)
 
@@ -184,7 +184,7 @@ def rpc_stream(open_call: Callable[[], ResponseStream[T]], *, scheduler: AsyncIO
             task.add_done_callback(_live.discard)
             return on_demand(call, scheduler)
 
-        return running(clock, start, observer)
+        return Running(clock, start, observer)
 
     return Stream(Observable(subscribe), clock, can_wait=True)
 
