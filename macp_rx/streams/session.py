@@ -207,6 +207,7 @@ class _Following:
         "_skipped",
         "_statuses",
         "_telemetry",
+        "_told",
         "_unfollow",
         "_verifies",
         "_waiting",
@@ -230,6 +231,7 @@ class _Following:
         self._ending = self._finite
         self._connected = self._live = self._paused = self._over = self._overlap = self._verifies = False
         self._down = False
+        self._told: Connection | None = None
         self._last_id = ""
         self._skipped = 0
         # a session has one mode, so its kinds are few: made once, not per item
@@ -344,7 +346,11 @@ class _Following:
         self._connected = self._reading.transport.reached = True
         self._outage = self._lost_by = None
         self._waits_until = 0.0
-        self._tell(Connection.CONNECTED)
+        if self._told not in (
+            Connection.CONNECTED,
+            Connection.CAUGHT_UP,
+        ):  # else it is a call of ours that nobody knows of
+            self._tell(Connection.CONNECTED)
 
     def _answered(self, response: core_pb2.StreamSessionResponse) -> None:
         """An inline error: the answer to our mark, or the subscription's refusal, after which the server leaves the call open."""
@@ -353,7 +359,8 @@ class _Following:
                 self._missed(None)
                 return
             self._live = True
-            self._tell(Connection.CAUGHT_UP)
+            if self._told is not Connection.CAUGHT_UP:
+                self._tell(Connection.CAUGHT_UP)
             self._follow_end()
         else:
             self._fail(MacpStreamError(response.error))
@@ -389,6 +396,7 @@ class _Following:
             self._verify()
 
     def _tell(self, connection: Connection, error: Exception | None = None, **details: int) -> None:
+        self._told = connection
         status = Status(connection, self._sequence, error, **details)
         self._telemetry.happened(connection.value, error, sequence=status.sequence, **details)
         where = self._reading.session_id, status.sequence
