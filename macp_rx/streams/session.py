@@ -119,7 +119,7 @@ def session_events(
         retry: how to reconnect.
 
     Errors:
-        MacpTransportError: the first connection failed, or none came back in time; NOT_FOUND for an unknown session.
+        MacpTransportError: no connection came about, or came back, in time; NOT_FOUND for an unknown session.
         MacpStreamError: FORBIDDEN for an outsider.
         MacpGapError: the server has forgotten what was not read yet.
     """
@@ -418,10 +418,8 @@ class _Following:
 
     def _lost(self, error: MacpTransportError | None) -> None:
         if self._outage is None:
-            if not self._reading.transport.reached and error is not None:
-                self._fail(error)  # nobody has ever answered there: more likely a wrong address than an outage
-                return
-            self._outage = Backoff(self._reading.retry, self._reading.transport.clock)
+            transport = self._reading.transport
+            self._outage = Backoff(self._reading.retry, transport.clock, transport)
             self._tell(Connection.LOST, error)
         self._lost_by = error
         delay = self._outage.next()
@@ -440,8 +438,14 @@ class _Following:
             self._later(left, self._give_up)
 
     def _give_up(self) -> None:
-        if not self._connected:
-            waited = f"no connection within {self._reading.retry.give_up_after:g} s"
+        outage = self._outage
+        if outage is None or self._connected:
+            return
+        if outage.left > MOMENT:  # somebody else has been answered there meanwhile
+            self._later(outage.left, self._give_up)
+        else:
+            why = self._lost_by.message if self._lost_by is not None else "the server ended the call"
+            waited = f"no connection within {outage.limit:g} s: {why}"
             gave_up = MacpTransportError("UNAVAILABLE", waited, method=STREAM_SESSION.path)
             gave_up.__cause__ = self._lost_by
             self._fail(gave_up)

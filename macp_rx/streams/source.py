@@ -15,7 +15,7 @@ from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from macp_rx.clock import Clock, loop_clock
 from macp_rx.errors import MacpTransportError
-from macp_rx.streams.retry import RetryPolicy, may_pass, retried
+from macp_rx.streams.retry import RetryPolicy, is_transient, retried
 from macp_rx.streams.stream import Cancellable, Demand, Running, Stream, on_demand
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method
@@ -105,7 +105,7 @@ def kept_watching(
 
         def lose(error: Exception) -> bool:
             nonlocal lost
-            if not may_pass(error, shared.transport):
+            if not is_transient(error):
                 return False
             if not lost:
                 lost = True
@@ -114,7 +114,8 @@ def kept_watching(
             return True
 
         endless: Observable[Res] = Observable(unending)
-        return retried(endless, retry, shared.clock, lose).subscribe(hear, observer.on_error, scheduler=scheduler)
+        kept = retried(endless, retry, shared.clock, lose, shared.transport)
+        return kept.subscribe(hear, observer.on_error, scheduler=scheduler)
 
     return Observable(subscribe)
 
