@@ -164,6 +164,9 @@ def waited_on(
 def rpc_stream(open_call: Callable[[], ResponseStream[T]], *, scheduler: AsyncIOScheduler | Clock) -> Stream[T]:
     """Any gRPC stream of any stub as an Observable: one call per subscription, cancelled by dispose, paused by a slow reader.
 
+    It belongs to a loop and to no client, since several can share a clock: so it goes on when a client is closed. With the
+    last client the I/O thread ends, and every call on it.
+
     Args:
         open_call: makes the grpc.aio call, such as ``lambda: stub.Watch(request)``; called on the loop, once per
             subscription, so that a stub made there belongs to the right loop.
