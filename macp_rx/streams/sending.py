@@ -225,7 +225,7 @@ class _Send:
         if not self._over:
             self._over = True
             self._telemetry.ended(error)
-            if self._backoff is not None:
+            if self._backoff is not None and self._backoff.attempts:
                 _log.warning("%s, and is given up: %s", self, error)
             self.done()
             self._receiver.on_error(error)
