@@ -293,7 +293,7 @@ class _Calls:
             buffer: how many envelopes may wait for a consumer there; while it is full, the call waits.
 
         Errors:
-            MacpTransportError: the first connection failed, or none came back in time; NOT_FOUND for an unknown session.
+            MacpTransportError: no connection came about, or came back, in time; NOT_FOUND for an unknown session.
             MacpStreamError: FORBIDDEN, for one who is neither initiator nor participant nor observer.
             MacpGapError: what was not read yet is forgotten; ``session.outcome`` still tells the outcome.
         """

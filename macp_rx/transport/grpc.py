@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from time import monotonic
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
@@ -336,7 +335,7 @@ class GrpcCall(Generic[Req, T]):
     ) -> None:
         self._open_call = open_call
         self._receiver = receiver
-        self._outgoing = deque(requests)
+        self._outgoing = list(requests)
         self._auth = auth
         self._path = path
         self._on_sent = on_sent
@@ -359,6 +358,7 @@ class GrpcCall(Generic[Req, T]):
         on_next = receiver.on_next
         try:
             self._call = self._open_call(await metadata(self._auth))
+            self._open_call = _ended  # with what it holds: the request, the trace
             if self._outgoing:
                 self._writing = True
                 await self._send()
@@ -430,8 +430,10 @@ class GrpcCall(Generic[Req, T]):
         # the only writer: two overlapping writes end the RPC with INTERNAL (measured)
         try:
             while self._outgoing:
-                await _write(self._call, self._outgoing.popleft())
-                self._on_sent()
+                requests, self._outgoing = self._outgoing, []  # an empty list is a tenth of an empty deque
+                for request in requests:
+                    await _write(self._call, request)
+                    self._on_sent()
             if self._half_closed:
                 await self._call.done_writing()
         except (asyncio.InvalidStateError, grpc.aio.AioRpcError, grpc.aio.InternalError):
