@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import Message as Protobuf
 from reactivex import Observable, abc
@@ -19,8 +19,10 @@ from macp_rx.streams.retry import RetryPolicy, is_transient, retried
 from macp_rx.streams.stream import Cancellable, Demand, Running, Stream, on_demand
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method
-from macp_rx.transport.grpc import GrpcCall, ResponseStream
 from macp_rx.transport.shared import SharedTransport
+
+if TYPE_CHECKING:
+    from macp_rx.transport.grpc import ResponseStream
 
 __all__ = ["cold", "kept_watching", "rpc_stream", "waited_on", "watch"]
 
@@ -178,6 +180,8 @@ def rpc_stream(open_call: Callable[[], ResponseStream[T]], *, scheduler: AsyncIO
     Errors:
         MacpTransportError with status, trailers and cause, where the call ends other than with OK.
     """
+    from macp_rx.transport.grpc import GrpcCall
+
     clock = loop_clock(scheduler)
 
     def subscribe(observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:

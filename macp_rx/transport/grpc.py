@@ -14,12 +14,12 @@ from google.protobuf.message import Message as Protobuf
 from reactivex.internal import noop
 
 from macp_rx.clock import LoopClock
-from macp_rx.errors import MacpClosedError, MacpTimeoutError, MacpTransportError
+from macp_rx.errors import MacpClosedError, MacpSessionError, MacpTimeoutError, MacpTransportError
 from macp_rx.transport.auth import AuthConfig, TokenProvider
 from macp_rx.transport.base import BLOCKED, Call, Metadata, Method, Receiver, reply_to, report_blocked
 from macp_rx.transport.telemetry import OFF
 
-__all__ = ["ChannelOptions", "GrpcCall", "GrpcTransport", "ResponseStream"]
+__all__ = ["ChannelOptions", "GrpcCall", "GrpcTransport", "ResponseStream", "tls_credentials"]
 
 Req = TypeVar("Req", bound=Protobuf)
 Res = TypeVar("Res", bound=Protobuf)
@@ -52,6 +52,16 @@ DEFAULT_OPTIONS: Final[ChannelOptions] = (
 
 def _ended(_identity: Metadata) -> Any:
     raise MacpClosedError("the call has ended")
+
+
+def tls_credentials(root: bytes | None, key: bytes | None, chain: bytes | None) -> grpc.ChannelCredentials:
+    """TLS by PEM files. Raises MacpSessionError for what can never work."""
+    if (key is None) != (chain is None):  # grpc aborts the process at the first call (measured)
+        raise MacpSessionError("mutual TLS takes both private_key and certificate_chain; one of them is missing")
+    for name, pem in (("root_certificates", root), ("private_key", key), ("certificate_chain", chain)):
+        if pem is not None and (not isinstance(pem, bytes) or b"-----BEGIN" not in pem):
+            raise MacpSessionError(f"{name} is the content of a PEM file, as bytes: Path(…).read_bytes()")
+    return grpc.ssl_channel_credentials(root, key, chain)
 
 
 class GrpcTransport:
