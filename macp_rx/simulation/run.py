@@ -107,7 +107,7 @@ def simulate(
     """Runs a coordination to its end, under virtual time, and tells what happened.
 
     Agents, client, operators and runtime are the ones that run in production. The calling thread does it all; nothing else has
-    a clock, an id or chance.
+    a clock, an id or chance. The run ends with the session: what is on its way to an agent then, nobody hears.
 
     Args:
         agents: name -> what it does. Agents keep their state in their pipelines, so that they can be used again.
