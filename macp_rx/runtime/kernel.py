@@ -35,6 +35,8 @@ from macp_rx.runtime.state import (
     Kept,
     Lifecycle,
     Logged,
+    PolicyAdded,
+    PolicyRemoved,
     Result,
     Signalled,
     State,
@@ -561,6 +563,8 @@ def _again(state: State, one: Kept) -> State:
             return state.holding(_remembered(state, _relogged(state, one)))
         case Issued(session_id, receipt):
             return state.holding(replace(state.sessions[session_id], receipt=receipt))
+        case PolicyAdded() | PolicyRemoved() if state.settings.policies_read_only:
+            return state  # the policies are those given at the start; a session carries its own
         case _:
             return registries.changed(state, one)
 

@@ -50,7 +50,7 @@ class Settings:
         default_page_size: sessions on a page of ListSessions, where the request names no number.
         max_page_size: the most that a request can ask for.
         compact_ended: forget a session's history when it ends, as a file-backed reference runtime does.
-        policies_read_only: no policy can be registered or removed.
+        policies_read_only: no policy can be registered or removed; what a store has kept of policies does not count either.
         starts_per_minute: sessions that one sender may start; None is no limit.
         messages_per_minute: other messages that one sender may send; None is no limit.
         retention_ms: how long after its start a session that has ended is kept, in milliseconds; None is for ever.
