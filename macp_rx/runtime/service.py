@@ -149,7 +149,8 @@ class Server:
         try:
             port = server.add_insecure_port(bind) if tls is None else server.add_secure_port(bind, tls.credentials())
         except RuntimeError as error:
-            raise OSError(f"cannot listen on {bind}: {error}") from None
+            or_why = "" if tls is None else "; or its certificate, key or client CA is wrong: gRPC does not say"
+            raise OSError(f"cannot listen on {bind}: {error}{or_why}") from None
         await server.start()
         self._server = server
         return port
