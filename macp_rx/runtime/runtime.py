@@ -21,7 +21,7 @@ from macp_rx.protocol import lifecycle
 from macp_rx.protocol.lifecycle import Kind
 from macp_rx.runtime import kernel, registries
 from macp_rx.runtime.feeds import Feed, History, QueueFeed, SessionFeed
-from macp_rx.runtime.identity import Caller, Identify, Rates, dev_identity
+from macp_rx.runtime.identity import Identify, Identity, dev_identity
 from macp_rx.runtime.memory import MemoryTransport
 from macp_rx.runtime.service import Server, Tls
 from macp_rx.runtime.session_call import SessionCall
@@ -94,7 +94,6 @@ class Runtime:
         self._state = registries.with_policies(State(settings), policies)
         self._store = SqliteStore(store) if isinstance(store, str | Path) else store
         self._identify = identify
-        self._rates = Rates(settings.starts_per_minute, settings.messages_per_minute)
         self._histories: dict[str, History] = {}
         # listeners are keys of dicts and not members of sets: a set's order differs from process to process, and with it the
         # order of deliveries at one instant
@@ -171,12 +170,11 @@ class Runtime:
         """What it knows now. A value."""
         return self._state
 
-    def caller(self, token: str | None) -> Caller | None:
+    def caller(self, token: str | None) -> Identity | None:
         """Who makes a call with this token; None without a good one."""
-        identity = None if token is None else self._identify(token)
-        return None if identity is None else Caller(identity, self._rates)
+        return None if token is None else self._identify(token)
 
-    def unary(self, name: str, caller: Caller | None, request: Protobuf) -> Protobuf | MacpRefusedError:
+    def unary(self, name: str, caller: Identity | None, request: Protobuf) -> Protobuf | MacpRefusedError:
         """Answers a unary RPC.
 
         Args:
@@ -195,7 +193,7 @@ class Runtime:
             return kernel.not_kept(request, now)
         return reply
 
-    def watch(self, name: str, caller: Caller | None) -> Feed[Protobuf]:
+    def watch(self, name: str, caller: Identity | None) -> Feed[Protobuf]:
         """Opens a watch. Raises MacpRefusedError UNAUTHENTICATED for those that need a credential."""
         kernel.check_credential(self._state, name, caller)
         now = self.clock.now_ms
@@ -224,7 +222,7 @@ class Runtime:
         self._open[feed] = forget
         return feed
 
-    def stream_session(self, caller: Caller | None) -> SessionCall:
+    def stream_session(self, caller: Identity | None) -> SessionCall:
         """Opens a StreamSession call. Raises MacpRefusedError UNAUTHENTICATED without a good credential."""
         kernel.check_credential(self._state, "StreamSession", caller)
         assert caller is not None
@@ -237,7 +235,11 @@ class Runtime:
         self._open.pop(feed, noop)()
         feed.wake = noop
 
-    def submit(self, caller: Caller, envelope: Envelope) -> MacpRefusedError | None:
+    def count(self, caller: Identity, *, starts: bool) -> None:
+        """Counts an envelope that came on a stream, a session's start or another. Raises MacpRefusedError RATE_LIMITED."""
+        self._state = self._state.counting(caller, self.clock.now_ms, starts=starts)
+
+    def submit(self, caller: Identity, envelope: Envelope) -> MacpRefusedError | None:
         """Sends an envelope that came on a stream; its acceptance is told by its echo."""
         state, events, refusal = kernel.admit(self._state, caller, envelope, self.clock.now_ms)
         self._adopt(state, events)

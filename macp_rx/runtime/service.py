@@ -22,7 +22,7 @@ from macp_rx.clock import LoopClock
 from macp_rx.errors import MacpError, MacpRefusedError, MacpSessionError
 from macp_rx.protocol.wire import parse
 from macp_rx.runtime.failure import failure
-from macp_rx.runtime.identity import Caller
+from macp_rx.runtime.identity import Identity
 
 if TYPE_CHECKING:
     from macp_rx.runtime.feeds import Feed
@@ -265,7 +265,7 @@ class _Service:
             del self._feeds[feed]
             self._runtime.leave(feed)
 
-    def _caller(self, context: Context) -> Caller | None:
+    def _caller(self, context: Context) -> Identity | None:
         """Whom the call's credential speaks for (`protocol.md` 8.1)."""
         found: dict[str, str] = {}
         for key, value in context.invocation_metadata() or ():

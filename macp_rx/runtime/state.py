@@ -15,6 +15,7 @@ from macp_rx.protocol.lifecycle import Entry, Session
 from macp_rx.protocol.modes import MODES, Registered
 from macp_rx.protocol.policy import BUILT_IN, Policy
 from macp_rx.protocol.receipt import ReceiptSigner, public_jwks
+from macp_rx.runtime.identity import Identity, Rates
 
 __all__ = [
     "RUNTIME_NAME",
@@ -88,16 +89,28 @@ class State:
         sessions: session id -> session.
         modes: mode -> what it is registered as.
         policies: policy id -> policy.
+        rates: how much everybody has said of late; a store does not keep it.
     """
 
     settings: Settings = field(default_factory=Settings)
     sessions: Map[str, Session] = field(default_factory=Map[str, Session])
     modes: Map[str, Registered] = field(default_factory=lambda: Map[str, Registered](MODES))
     policies: Map[str, Policy] = field(default_factory=lambda: Map[str, Policy](BUILT_IN))
+    rates: Rates = field(default_factory=Rates)
 
     def holding(self, session: Session) -> State:
         """This state with a session as it is now."""
-        return State(self.settings, self.sessions.set(session.session_id, session), self.modes, self.policies)
+        sessions = self.sessions.set(session.session_id, session)
+        return State(self.settings, sessions, self.modes, self.policies, self.rates)
+
+    def counting(self, caller: Identity, now: int, *, starts: bool = False) -> State:
+        """This state with one request more of a caller's. Raises RATE_LIMITED, which counts nothing."""
+        settings = self.settings
+        limit = settings.starts_per_minute if starts else settings.messages_per_minute
+        if limit is None:
+            return self
+        rates = self.rates.counting(caller.sender, limit, now, starts=starts)
+        return State(settings, self.sessions, self.modes, self.policies, rates)
 
     def without(self, session_id: str) -> State:
         """This state without a session, which nobody can read or reach any more."""
