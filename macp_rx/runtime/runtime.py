@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from reactivex import abc
 from reactivex.internal import noop
 
 from macp_rx.clock import Clock
-from macp_rx.errors import MacpError, MacpRefusedError
+from macp_rx.errors import MacpClosedError, MacpError, MacpRefusedError, MacpWouldBlockError
 from macp_rx.protocol import lifecycle
 from macp_rx.protocol.lifecycle import Kind
 from macp_rx.runtime import kernel, registries
@@ -90,6 +91,8 @@ class Runtime:
         policies: Iterable[policy_pb2.PolicyDescriptor] = (),
     ) -> None:
         self._release: Callable[[], None] = noop
+        self.closed: bool = False
+        """Whether it is closed, and answers nobody any more."""
         settings = settings or Settings()
         self._state = registries.with_policies(State(settings), policies)
         self._store = SqliteStore(store) if isinstance(store, str | Path) else store
@@ -137,16 +140,36 @@ class Runtime:
         return server
 
     def close(self) -> None:
-        """Closes its servers and its store, and gives the clock back. Any number of times."""
+        """Ends every call with UNAVAILABLE, closes its servers and its store, and gives the clock back. Any number of times."""
+        self.closed = True
         servers, self._servers = self._servers, []
         for server in servers:
             server.close()
+        self._end_calls()
         for _, timer in self._timers.values():
             timer.dispose()
         self._timers.clear()
         if self._store is not None:
             self._store.close()
         self._release()
+
+    def _end_calls(self) -> None:
+        """Ends the calls in memory. They have heard so on return; on the clock's own thread, or in virtual time, a turn later."""
+        if not self._open:
+            return
+        told = threading.Event()
+
+        def end() -> None:
+            for feed in tuple(self._open):
+                feed.close()
+            self.clock.run_later(0, told.set)  # behind what woken feeds have to say
+
+        try:
+            self.clock.run_soon(end)
+            if self.clock.runs_by_itself and not self.clock.on_own_thread():
+                self.clock.wait(told)
+        except (MacpClosedError, MacpWouldBlockError):
+            pass  # a loop that was handed over and does not run any more: nobody can hear it
 
     def __enter__(self) -> Self:
         """The runtime itself."""
