@@ -1,4 +1,16 @@
-"""Where the embedded runtime is meant to differ from the real server. What is not in this table is a divergence."""
+"""Where the embedded runtime is meant to differ from the real server. What is not in this table is a divergence.
+
+Beside the table stands what `answers` never compares:
+
+- sentences: the text of every refusal (in an Ack, on a stream, as a status, in a registry's reply), the messages and reasons
+  in the details of a POLICY_DENIED, and Initialize's instructions. Of them the codes, the participants and their order count,
+  and the one text that clients match on, SESSION_NOT_OPEN;
+- clocks: when a runtime says that it accepted, started, observed or issued something, and stamps that it filled in. A deadline
+  counts relative to its session's start; to the minute, where a suspension has moved it;
+- orders that are left open: of participants' activity, and of extensions;
+- what depends on other sessions that are played at the same time: their part of every list;
+- what a lifecycle event says of a session that may have moved on meanwhile.
+"""
 
 from __future__ import annotations
 
