@@ -329,21 +329,16 @@ class Runtime:
                     self._tell_streams(session_id, starts=entry.kind is Kind.START)
                 self._watch_deadline(session_id)
             case Changed(kind, session_id):
-                for watcher in tuple(self._lifecycle):
-                    watcher.put(self._lifecycle_event(kind, session_id, self.clock.now_ms))
+                _tell_all(self._lifecycle, lambda: self._lifecycle_event(kind, session_id, self.clock.now_ms))
             case Signalled(envelope):
-                authenticated = self._identify is not dev_identity
-                for signal in tuple(self._signals):
-                    signal.put(core_pb2.WatchSignalsResponse(envelope=envelope, sender_authenticated=authenticated))
+                _tell_all(self._signals, lambda: self._signal(envelope))
             case Compacted(session_id):
                 # feeds that are on their way keep the old history, as live receivers of the reference runtime do
                 self._histories[session_id] = History(forgotten=self._state.sessions[session_id].accepted)
             case ModeAdded() | ModePromoted() | ModeRemoved():
-                for registry in tuple(self._registries):
-                    registry.put(_registry_change(self.clock.now_ms))
+                _tell_all(self._registries, lambda: _registry_change(self.clock.now_ms))
             case PolicyAdded() | PolicyRemoved():
-                for policies in tuple(self._policies):
-                    policies.put(self._known_policies())
+                _tell_all(self._policies, self._known_policies)
             case Issued():
                 pass
 
@@ -355,6 +350,10 @@ class Runtime:
                 self._open[stream] = noop
             else:
                 stream.appended()
+
+    def _signal(self, envelope: Envelope) -> core_pb2.WatchSignalsResponse:
+        authenticated = self._identify is not dev_identity
+        return core_pb2.WatchSignalsResponse(envelope=envelope, sender_authenticated=authenticated)
 
     def _known_policies(self) -> policy_pb2.WatchPoliciesResponse:
         return policy_pb2.WatchPoliciesResponse(
@@ -422,6 +421,15 @@ class Runtime:
             entries = [entry for entry in session.log or () if entry.envelope is not None]
             self._histories[session_id] = History(entries, session.compacted)
             self._watch_deadline(session_id)
+
+
+def _tell_all(watchers: Iterable[QueueFeed[T]], response: Callable[[], T]) -> None:
+    """Tells all watchers one response: they share it, for a copy for each would be memory that grows with them."""
+    listening = tuple(watchers)
+    if listening:
+        told = response()
+        for watcher in listening:
+            watcher.put(told)
 
 
 def _lagged(watch: str, limit: int) -> MacpRefusedError:
