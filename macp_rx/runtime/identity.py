@@ -173,5 +173,7 @@ class Rates:
             raise MacpRefusedError("RATE_LIMITED", f"{limit} {what} a minute is the limit for {sender!r}")
         windows = self._windows
         if len(windows) > CROWD:
-            windows = Map({who: said for who, said in windows.items() if said.since(moment).times})
+            windows = Map[tuple[str, bool], _Window](
+                {who: said for who, said in windows.items() if said.since(moment).times}
+            )
         return Rates(windows.set(key, window.and_at(now)))
