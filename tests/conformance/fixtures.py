@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from google.protobuf import json_format, symbol_database
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -17,7 +18,7 @@ from macp.v1.envelope_pb2 import Envelope
 from macp_rx.protocol.lifecycle import Entry, Kind
 from macp_rx.protocol.messages import payload_type
 
-__all__ = ["Fixture", "Step", "as_json", "is_subset", "vectors"]
+__all__ = ["Fixture", "Step", "as_json", "check_given", "found", "is_subset", "vectors"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,20 @@ class Fixture:
             accepted = message["expect"] == "accept"
             yield Step(envelope, accepted, message.get("expected_error_code"), message.get("accepted_at_ms"))
 
+    @property
+    def replays(self) -> bool:
+        """Whether its history, replayed, leads to the same session: by default it does."""
+        return self.verify_replay_equivalence is not False
+
+    def check_resolution(self, last: Envelope) -> None:
+        """Compares the Commitment that the session ends with, if it does, with what it should be, if the fixture says so."""
+        resolved = last.message_type == "Commitment"
+        assert self.expect_resolution_present in (None, resolved)
+        if self.expected_resolution is not None:
+            assert resolved
+            told = as_json(core_pb2.CommitmentPayload.FromString(last.payload))
+            assert is_subset(self.expected_resolution, told), told
+
     def check_history(self, entries: Sequence[Entry]) -> None:
         """Compares what was accepted with what should have been, if the fixture says so."""
         if self.expected_history is None:
@@ -146,6 +161,19 @@ def is_subset(expected: object, actual: object) -> bool:
     if isinstance(expected, list) and isinstance(actual, list):
         return len(expected) <= len(actual) and all(map(is_subset, expected, actual))
     return expected == actual
+
+
+def found(folder: Path) -> list[Fixture]:
+    """The session fixtures of a folder."""
+    return [Fixture(path) for path in sorted(folder.glob("*.json")) if path.name != "schema.json"]
+
+
+def check_given(folder: Path) -> None:
+    """Raises UsageError for a folder that has nothing to be judged by: a wrong path would pass in silence."""
+    if not (found(folder) or vectors([folder], "cmt-hash") or vectors([folder], "receipt")):
+        raise pytest.UsageError(
+            f"--conformance {folder}: no fixture there; they are *.json, cmt-hash/*.json and receipt/*.json in that very folder"
+        )
 
 
 def vectors(folders: Sequence[Path], kind: str) -> list[dict[str, Any]]:
