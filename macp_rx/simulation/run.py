@@ -10,7 +10,6 @@ from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
-from immutables import Map
 from macp.v1.policy_pb2 import PolicyDescriptor
 
 from macp_rx.client import MacpClient
@@ -67,7 +66,7 @@ class Simulation:
     outcome: Outcome
     seconds: float
     refusals: tuple[Refusal, ...] = ()
-    errors: Mapping[str, Exception] = field(default_factory=Map[str, Exception])
+    errors: Mapping[str, Exception] = field(default_factory=dict[str, Exception], hash=False)
     timeline: Timeline | None = None
 
     def said_by(self, sender: str) -> tuple[Accepted, ...]:
@@ -167,7 +166,7 @@ def simulate(
         outcome,
         seconds,
         tuple(recorder.refusals),
-        Map(recorder.errors),
+        recorder.errors,
         recorder.timeline(agents) if timeline else None,
     )
 

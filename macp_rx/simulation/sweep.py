@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, overload
 
-from immutables import Map
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -61,7 +60,7 @@ class Record:
         measures: what ``measure`` found, by name.
     """
 
-    settings: Mapping[str, object]
+    settings: Mapping[str, object] = field(hash=False)
     seed: int
     state: str
     positive: bool
@@ -70,7 +69,7 @@ class Record:
     refusals: int
     errors: tuple[str, ...]
     digest: str
-    measures: Mapping[str, object] = field(default_factory=Map[str, object])
+    measures: Mapping[str, object] = field(default_factory=dict[str, object], hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ class Summary:
         refusals: refused messages, on average.
     """
 
-    settings: Mapping[str, object]
+    settings: Mapping[str, object] = field(hash=False)
     runs: int
     resolved: float
     positive: float
@@ -202,7 +201,7 @@ def _summary(names: tuple[str, ...], group: list[Record]) -> Summary:
     seconds = sorted(record.seconds for record in group)
     settings = group[0].settings
     return Summary(
-        Map({name: settings[name] for name in names}) if names else settings,
+        {name: settings[name] for name in names} if names else settings,
         len(group),
         statistics.fmean(record.state == "RESOLVED" for record in group),
         statistics.fmean(record.positive for record in group),
@@ -280,17 +279,17 @@ class _Plan:
         while batch := list(itertools.islice(runs, size)):
             yield batch
 
-    def __iter__(self) -> Iterator[tuple[Map[str, object], int]]:
+    def __iter__(self) -> Iterator[tuple[dict[str, object], int]]:
         for combination in self._combinations:
             for seed in self._seeds:
-                yield Map({name: self._value(name, combination, seed) for name in self._settings}), seed
+                yield {name: self._value(name, combination, seed) for name in self._settings}, seed
 
     def _value(self, name: str, combination: Mapping[str, object], seed: int) -> object:
         chance = self._settings[name]
         return chance.draw(Random(f"{seed} {name}")) if isinstance(chance, Chance) else combination[name]
 
 
-Batch = Sequence[tuple[Map[str, object], int]]
+Batch = Sequence[tuple[dict[str, object], int]]
 Measure = Callable[[Simulation], Mapping[str, object]] | None
 
 
@@ -298,10 +297,10 @@ def _play(run: Run, measure: Measure, batch: Batch) -> list[Record]:
     return [_record(run, measure, settings, seed) for settings, seed in batch]
 
 
-def _record(run: Run, measure: Measure, settings: Map[str, object], seed: int) -> Record:
+def _record(run: Run, measure: Measure, settings: dict[str, object], seed: int) -> Record:
     try:
         simulation = run(**settings, seed=seed)
-        measures = Map(measure(simulation)) if measure else Map[str, object]()
+        measures = dict(measure(simulation)) if measure else {}
     except Exception as error:
         told = ", ".join(f"{name}={_name(value)}" for name, value in settings.items())
         raise MacpSessionError(f"the run with {told}{', ' if told else ''}seed={seed} failed: {error!r}") from error
