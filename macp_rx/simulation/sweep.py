@@ -11,8 +11,9 @@ import pickle
 import signal
 import statistics
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, overload
@@ -333,15 +334,29 @@ def _in_workers(run: Run, measure: Measure, batches: Iterator[Batch], workers: i
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_work) as pool:
         under_way: deque[Future[list[Record]]] = deque()
         try:
-            for batch in itertools.islice(batches, workers * AHEAD):
-                under_way.append(pool.submit(_play_sent, what, batch))
-            while under_way:
+            while True:
+                with _uninterrupted():
+                    for batch in itertools.islice(batches, workers * AHEAD - len(under_way)):
+                        under_way.append(pool.submit(_play_sent, what, batch))
+                if not under_way:
+                    return
                 yield under_way.popleft().result()
-                for batch in itertools.islice(batches, 1):
-                    under_way.append(pool.submit(_play_sent, what, batch))
         except BaseException:  # Ctrl-C among it: what has not begun does not begin
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+@contextmanager
+def _uninterrupted() -> Generator[None]:
+    """Ctrl-C comes behind it: it reaches every process of a terminal, and one that is being started would print a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin_work() -> None:
@@ -349,7 +364,7 @@ def _begin_work() -> None:
     gc.set_threshold(
         50_000, 20, 100
     )  # a run leaves cycles behind; to look for them less often is a fifth faster (measured)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the first one answers it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that waits for us answers it
 
 
 def _sendable(run: Run, measure: Measure) -> bytes:
