@@ -78,7 +78,8 @@ class TestWhatHappened:
                 ),
             )
 
-        run = simulate({**panel(), "alice": twice}, START, opening=[PROPOSAL])
+        slow = {"chair": Conditions(thinking=1)}  # who would else have committed before
+        run = simulate({**panel(), "alice": twice}, START, opening=[PROPOSAL], conditions=slow)
         assert run.outcome.positive
         assert run.refusals == (Refusal("alice", "Vote", "INVALID_ENVELOPE"),)
         assert run.timeline is not None
