@@ -1,7 +1,7 @@
 """Majority or unanimous, with one slow agent? Ten minutes of thinking about it, or two thousand simulated decisions.
 
-Five reviewers vote on a rollout. Four of them usually take two seconds; the fifth takes longer, as one
-that asks a model on a bad day does. The chair commits as soon as its rule is certain, and gives up after 30 seconds. Each rule meets each
+Five reviewers vote on a rollout. Four of them usually take two seconds; the fifth takes longer, as one that asks a model
+on a bad day does. The chair commits as soon as its rule is certain, and gives up after 30 seconds. Each rule meets each
 slowness 250 times.
 
     python examples/which_policy.py           the table
