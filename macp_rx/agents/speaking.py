@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Generic
+from typing import Any, Final, Generic
 
 import reactivex as rx
 from google.protobuf.message import Message as Protobuf
@@ -12,13 +12,14 @@ from macp.v1.core_pb2 import SessionStartPayload
 from reactivex import Observable, Subject, abc
 from reactivex import operators as ops
 from reactivex.disposable import CompositeDisposable, SerialDisposable
+from reactivex.scheduler import ImmediateScheduler
 from typing_extensions import TypeVar
 
 from macp_rx import operators as mo
 from macp_rx.errors import MacpSessionError
 from macp_rx.operators.lift import lift, like
 from macp_rx.protocol.messages import Accepted, Message
-from macp_rx.session import Agent
+from macp_rx.session import Agent, said_by
 
 __all__ = ["CONCURRENCY", "Answer", "from_start", "merge", "on"]
 
@@ -32,6 +33,8 @@ Answer = Message[Any] | Iterable[Message[Any]] | None
 
 CONCURRENCY = 8
 """How many async answers of one agent may be under way at a time."""
+
+AT_ONCE: Final = ImmediateScheduler.singleton()
 
 
 class on(Generic[P]):  # noqa: N801 - reads as a sentence: on(ProposalPayload).say(…)
@@ -100,7 +103,7 @@ def logged(fallback: Callable[[Accepted[P], Exception], R]) -> Callable[[Accepte
 def _each(answer: Answer) -> Observable[Message[Any]]:
     if answer is None:
         return rx.empty()
-    return rx.of(answer) if isinstance(answer, Message) else rx.of(*answer)
+    return rx.from_iterable([answer] if isinstance(answer, Message) else answer, AT_ONCE)
 
 
 def merge(*agents: Agent) -> Agent:
@@ -119,7 +122,10 @@ def merge(*agents: Agent) -> Agent:
             observer: abc.ObserverBase[Message[Any]], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
             heard: Subject[Accepted] = Subject()
-            said = rx.merge(*(one(like(events, heard)) for one in agents))
+            # at once, and not when the scheduler comes to it: what is accepted meanwhile would be heard by nobody (measured)
+            said = rx.from_iterable([said_by(one, like(events, heard)) for one in agents], AT_ONCE).pipe(
+                ops.merge_all()
+            )
             speaking = said.subscribe(observer, scheduler=scheduler)
             return CompositeDisposable(speaking, events.subscribe(heard, scheduler=scheduler))
 
@@ -154,7 +160,7 @@ def from_start(make: Callable[[Accepted[SessionStartPayload]], Agent]) -> Agent:
                             f"an agent from_start needs a session's history from its SessionStart on, and heard {accepted} first"
                         )
                     begun = True
-                    said = make(accepted)(like(events, heard))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+                    said = said_by(make(accepted), like(events, heard))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
                     speaking.disposable = said.subscribe(observer, scheduler=scheduler)
                 heard.on_next(accepted)
 
