@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import update_wrapper
+from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, Self, TypeVar, cast
 
 import reactivex as rx
@@ -102,6 +103,10 @@ def verb(make: Callable[P, Message[Any]]) -> call[SessionVerbs, P, Ack]:
         return session.saying(make(*args, **kwargs))
 
     update_wrapper(say, make)
+    # not by __wrapped__, of which help() would take the first parameter off for the session's
+    parameters = [Parameter("session", Parameter.POSITIONAL_ONLY), *signature(make).parameters.values()]
+    del vars(say)["__wrapped__"]
+    vars(say)["__signature__"] = Signature(parameters, return_annotation="Stream[Ack]")
     return call(say)
 
 

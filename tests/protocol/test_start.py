@@ -18,11 +18,16 @@ from macp_rx.protocol.messages import DECISION, HANDOFF, MULTI_ROUND, PROPOSAL, 
 from macp_rx.protocol.validation import MAX_PARTICIPANTS, MAX_TTL_MS
 
 STRICT = (DECISION, PROPOSAL, TASK, HANDOFF, QUORUM, MULTI_ROUND)
-LETTERS = [letter for letter in string.ascii_letters]
+LETTERS = list(string.ascii_letters)
 
 
 def start(**changes: Any) -> SessionStart:
-    fields: dict[str, Any] = {"mode": DECISION, "intent": "choose", "participants": ["chair", "alice"], "ttl_ms": 60_000}
+    fields: dict[str, Any] = {
+        "mode": DECISION,
+        "intent": "choose",
+        "participants": ["chair", "alice"],
+        "ttl_ms": 60_000,
+    }
     return SessionStart(**{**fields, **changes})
 
 
@@ -230,7 +235,9 @@ class TestJson:
         with pytest.raises(MacpSessionError, match='a JSON object with a "mode", such as'):
             SessionStart.from_json(text)
 
-    @pytest.mark.parametrize("text", ["", "{", "{'mode': 1}", '{"mode": NaN}', '{"mode": "a", "mode": "b"}', "\ufeff{}"])
+    @pytest.mark.parametrize(
+        "text", ["", "{", "{'mode': 1}", '{"mode": NaN}', '{"mode": "a", "mode": "b"}', "\ufeff{}"]
+    )
     def test_no_json(self, text: str) -> None:
         with pytest.raises(MacpSessionError, match="no JSON: "):
             SessionStart.from_json(text)
