@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
 from datetime import timedelta
+from functools import partial
 from inspect import isawaitable
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
@@ -18,7 +19,7 @@ from reactivex import operators as ops
 from reactivex.disposable import CompositeDisposable
 
 from macp_rx import operators as mo
-from macp_rx.agents.speaking import CONCURRENCY, Answer, from_start, logged, on
+from macp_rx.agents.speaking import CONCURRENCY, Answer, Then, from_start, logged, on
 from macp_rx.errors import MacpSessionError
 from macp_rx.operators.deciding import Verdict
 from macp_rx.operators.lift import lift, like, on_clock
@@ -56,12 +57,9 @@ def _decider(
             return None
         return decided if isinstance(decided, Message) else say(about, decided)  # pyright: ignore[reportUnknownVariableType]
 
-    async def later(about: Accepted[P], decided: Awaitable[D | Message[Any] | None]) -> Answer:
-        return word(about, await decided)
-
     def answer(about: Accepted[P]) -> Answer | Awaitable[Answer]:
         decided = decide(about)
-        return later(about, decided) if isawaitable(decided) else word(about, decided)
+        return Then(decided, partial(word, about)) if isawaitable(decided) else word(about, decided)
 
     def instead(about: Accepted[P], _error: Exception) -> Answer:
         return word(about, fallback)
@@ -207,6 +205,8 @@ def handoff_target(
 
     def say(offer: Accepted[HandoffOfferPayload], taken: bool) -> Message[Any]:
         handoff_id = offer.payload.handoff_id
+        if not isinstance(taken, bool):  # a text such as "no" would be a yes
+            raise MacpSessionError(f"whether {me!r} takes an offer is True or False, not {taken!r}")
         if taken:
             return handoff.accept_handoff(handoff_id, accepted_by=me, reason=reason)
         return handoff.decline(handoff_id, declined_by=me, reason=reason)
@@ -337,11 +337,8 @@ def task_worker(
                         return done
                     return task.complete_task(task_id, assignee=me, output=done or b"")
 
-                async def later(done: Awaitable[bytes | Message[Any] | None]) -> Message[Any]:
-                    return report(await done)
-
                 done = work(request, update)
-                return later(done) if isawaitable(done) else report(done)
+                return Then(done, report) if isawaitable(done) else report(done)
 
             def failed(request: Accepted[TaskRequestPayload], error: Exception) -> Message[Any]:
                 if otherwise is not None:

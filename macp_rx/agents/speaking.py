@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final, Generic
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from inspect import isawaitable, iscoroutine
+from typing import Any, Generic
 
 import reactivex as rx
 from google.protobuf.message import Message as Protobuf
@@ -21,20 +22,21 @@ from macp_rx.operators.lift import lift, like
 from macp_rx.protocol.messages import Accepted, Message
 from macp_rx.session import Agent, said_by
 
-__all__ = ["CONCURRENCY", "Answer", "from_start", "merge", "on"]
+__all__ = ["CONCURRENCY", "Answer", "Then", "from_start", "logged", "merge", "on"]
 
 _log = logging.getLogger("macp_rx.agents")
 
 P = TypeVar("P", bound=Protobuf)
 R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+T = TypeVar("T")
 
 Answer = Message[Any] | Iterable[Message[Any]] | None
 """What an agent says to one thing: a message, several in order, or nothing."""
 
 CONCURRENCY = 8
 """How many async answers of one agent may be under way at a time."""
-
-AT_ONCE: Final = ImmediateScheduler.singleton()
 
 
 class on(Generic[P]):  # noqa: N801 - reads as a sentence: on(ProposalPayload).say(…)
@@ -74,20 +76,47 @@ class on(Generic[P]):  # noqa: N801 - reads as a sentence: on(ProposalPayload).s
             What ``answer`` raised; MacpTimeoutError.
         """
 
+        def answered(accepted: Accepted[P]) -> Iterable[Message[Any]] | Awaitable[Iterable[Message[Any]]]:
+            said = answer(accepted)
+            return Then(said, _each) if isawaitable(said) else _each(said)
+
+        def instead(accepted: Accepted[P], error: Exception) -> Iterable[Message[Any]]:
+            return _each(logged(fallback)(accepted, error)) if fallback is not None else ()
+
         def agent(events: Observable[Accepted]) -> Observable[Message[Any]]:
-            answers: Observable[Answer] = events.pipe(
+            answers: Observable[Iterable[Message[Any]]] = events.pipe(
                 mo.of_type(*self._payloads),
                 mo.map_async(
-                    answer,
+                    answered,
                     concurrency=concurrency,
                     timeout=timeout,
-                    otherwise=None if fallback is None else logged(fallback),
+                    otherwise=None if fallback is None else instead,
                     finish=False,
                 ),
             )
-            return answers.pipe(ops.flat_map(_each))
+            return answers.pipe(ops.flat_map(_at_once))
 
         return agent
+
+
+class Then(Awaitable[B], Generic[A, B]):
+    """What is made of an awaitable's result. One that is dropped before it began closes the coroutine that it stands for.
+
+    Args:
+        call: the awaitable.
+        make: makes the result.
+    """
+
+    def __init__(self, call: Awaitable[A], make: Callable[[A], B]) -> None:
+        self._call = call
+        self._make = make
+
+    def __await__(self) -> Generator[Any, Any, B]:
+        return self._make((yield from self._call.__await__()))
+
+    def __del__(self) -> None:
+        if iscoroutine(self._call):
+            self._call.close()  # else Python would report it as never awaited
 
 
 def logged(fallback: Callable[[Accepted[P], Exception], R]) -> Callable[[Accepted[P], Exception], R]:
@@ -100,10 +129,15 @@ def logged(fallback: Callable[[Accepted[P], Exception], R]) -> Callable[[Accepte
     return otherwise
 
 
-def _each(answer: Answer) -> Observable[Message[Any]]:
+def _each(answer: Answer) -> Iterable[Message[Any]]:
     if answer is None:
-        return rx.empty()
-    return rx.from_iterable([answer] if isinstance(answer, Message) else answer, AT_ONCE)
+        return ()
+    return (answer,) if isinstance(answer, Message) else tuple(answer)
+
+
+def _at_once(messages: Iterable[T]) -> Observable[T]:
+    """These now, and not when the scheduler comes to them."""
+    return rx.from_iterable(messages, ImmediateScheduler.singleton())
 
 
 def merge(*agents: Agent) -> Agent:
@@ -122,10 +156,8 @@ def merge(*agents: Agent) -> Agent:
             observer: abc.ObserverBase[Message[Any]], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
             heard: Subject[Accepted] = Subject()
-            # at once, and not when the scheduler comes to it: what is accepted meanwhile would be heard by nobody (measured)
-            said = rx.from_iterable([said_by(one, like(events, heard)) for one in agents], AT_ONCE).pipe(
-                ops.merge_all()
-            )
+            # rx.merge subscribes when the scheduler comes to it: what is accepted until then nobody would hear (measured)
+            said = _at_once([said_by(one, like(events, heard)) for one in agents]).pipe(ops.merge_all())
             speaking = said.subscribe(observer, scheduler=scheduler)
             return CompositeDisposable(speaking, events.subscribe(heard, scheduler=scheduler))
 
