@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from inspect import isawaitable, iscoroutine
 from typing import Any, Generic
 
-import reactivex as rx
 from google.protobuf.message import Message as Protobuf
 from macp.v1.core_pb2 import SessionStartPayload
 from reactivex import Observable, Subject, abc
+from reactivex import operators as ops
 from reactivex.disposable import CompositeDisposable, SerialDisposable
+from reactivex.scheduler import ImmediateScheduler
 from typing_extensions import TypeVar
 
 from macp_rx import operators as mo
 from macp_rx.errors import MacpSessionError
 from macp_rx.operators.lift import follow, lift, like
 from macp_rx.protocol.messages import Accepted, Message
-from macp_rx.session import Agent
+from macp_rx.session import Agent, said_by
 
-__all__ = ["CONCURRENCY", "Answer", "from_start", "merge", "on"]
+__all__ = ["CONCURRENCY", "Answer", "Then", "from_start", "logged", "merge", "on"]
 
 _log = logging.getLogger("macp_rx.agents")
 
 P = TypeVar("P", bound=Protobuf)
 R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+T = TypeVar("T")
 
 Answer = Message[Any] | Iterable[Message[Any]] | None
 """What an agent says to one thing: a message, several in order, or nothing."""
@@ -70,20 +75,47 @@ class on(Generic[P]):  # noqa: N801 - reads as a sentence: on(ProposalPayload).s
             What ``answer`` raised; MacpTimeoutError.
         """
 
+        def answered(accepted: Accepted[P]) -> Iterable[Message[Any]] | Awaitable[Iterable[Message[Any]]]:
+            said = answer(accepted)
+            return Then(said, _each) if isawaitable(said) else _each(said)
+
+        def instead(accepted: Accepted[P], error: Exception) -> Iterable[Message[Any]]:
+            return _each(logged(fallback)(accepted, error)) if fallback is not None else ()
+
         def agent(events: Observable[Accepted]) -> Observable[Message[Any]]:
-            answers: Observable[Answer] = events.pipe(
+            answers: Observable[Iterable[Message[Any]]] = events.pipe(
                 mo.of_type(*self._payloads),
                 mo.map_async(
-                    answer,
+                    answered,
                     concurrency=concurrency,
                     timeout=timeout,
-                    otherwise=None if fallback is None else logged(fallback),
+                    otherwise=None if fallback is None else instead,
                     finish=False,
                 ),
             )
             return _spoken(answers)
 
         return agent
+
+
+class Then(Awaitable[B], Generic[A, B]):
+    """What is made of an awaitable's result. One that is dropped before it began closes the coroutine that it stands for.
+
+    Args:
+        call: the awaitable.
+        make: makes the result.
+    """
+
+    def __init__(self, call: Awaitable[A], make: Callable[[A], B]) -> None:
+        self._call = call
+        self._make = make
+
+    def __await__(self) -> Generator[Any, Any, B]:
+        return self._make((yield from self._call.__await__()))
+
+    def __del__(self) -> None:
+        if iscoroutine(self._call):
+            self._call.close()  # else Python would report it as never awaited
 
 
 def logged(fallback: Callable[[Accepted[P], Exception], R]) -> Callable[[Accepted[P], Exception], R]:
@@ -96,25 +128,30 @@ def logged(fallback: Callable[[Accepted[P], Exception], R]) -> Callable[[Accepte
     return otherwise
 
 
-def _spoken(answers: Observable[Answer]) -> Observable[Message[Any]]:
-    """The messages of each answer. As ``ops.flat_map``, which subscribes to four observables for each (measured: 40 us)."""
+def _each(answer: Answer) -> Iterable[Message[Any]]:
+    if answer is None:
+        return ()
+    return (answer,) if isinstance(answer, Message) else tuple(answer)
+
+
+def _spoken(answers: Observable[Iterable[Message[Any]]]) -> Observable[Message[Any]]:
+    """The messages of each answer, now. ``ops.flat_map`` subscribes to four observables for each (40 us: measured)."""
 
     def subscribe(
         observer: abc.ObserverBase[Message[Any]], scheduler: abc.SchedulerBase | None = None
     ) -> abc.DisposableBase:
-        def on_next(answer: Answer) -> None:
-            if isinstance(answer, Message):
-                observer.on_next(answer)
-                return
-            try:
-                for message in answer or ():
-                    observer.on_next(message)
-            except Exception as error:
-                observer.on_error(error)
+        def on_next(messages: Iterable[Message[Any]]) -> None:
+            for message in messages:
+                observer.on_next(message)
 
         return follow(answers, on_next, observer, scheduler)
 
     return lift(answers, subscribe)
+
+
+def _at_once(sources: Iterable[T]) -> Observable[T]:
+    """These now, and not when the scheduler comes to them."""
+    return rx.from_iterable(sources, ImmediateScheduler.singleton())
 
 
 def merge(*agents: Agent) -> Agent:
@@ -133,7 +170,8 @@ def merge(*agents: Agent) -> Agent:
             observer: abc.ObserverBase[Message[Any]], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
             heard: Subject[Accepted] = Subject()
-            said = rx.merge(*(one(like(events, heard)) for one in agents))
+            # rx.merge subscribes when the scheduler comes to it: what is accepted until then nobody would hear (measured)
+            said = _at_once([said_by(one, like(events, heard)) for one in agents]).pipe(ops.merge_all())
             speaking = said.subscribe(observer, scheduler=scheduler)
             return CompositeDisposable(speaking, events.subscribe(heard, scheduler=scheduler))
 
@@ -168,7 +206,7 @@ def from_start(make: Callable[[Accepted[SessionStartPayload]], Agent]) -> Agent:
                             f"an agent from_start needs a session's history from its SessionStart on, and heard {accepted} first"
                         )
                     begun = True
-                    said = make(accepted)(like(events, heard))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+                    said = said_by(make(accepted), like(events, heard))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
                     speaking.disposable = said.subscribe(observer, scheduler=scheduler)
                 heard.on_next(accepted)
 
