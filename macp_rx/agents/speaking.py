@@ -20,7 +20,7 @@ from macp_rx.operators.lift import lift, like
 from macp_rx.protocol.messages import Accepted, Message
 from macp_rx.session import Agent
 
-__all__ = ["CONCURRENCY", "Answer", "from_start", "merge", "on"]
+__all__ = ["CONCURRENCY", "Answer", "from_start", "merge", "on", "opening"]
 
 _log = logging.getLogger("macp_rx.agents")
 
@@ -87,11 +87,27 @@ class on(Generic[P]):  # noqa: N801 - reads as a sentence: on(ProposalPayload).s
         return agent
 
 
+def opening(*messages: Message[Any]) -> Agent:
+    """An agent that says these messages, in order, when the session has started.
+
+        accepted   S-a-b---
+        says       -a-b----
+
+    Args:
+        messages: what it opens with, such as ``decision.propose("p1", "canary")``.
+    """
+
+    def answer(_start: Accepted[SessionStartPayload]) -> Answer:
+        return messages
+
+    return on(SessionStartPayload).say(answer)
+
+
 def logged(fallback: Callable[[Accepted[P], Exception], R]) -> Callable[[Accepted[P], Exception], R]:
     """The same fallback, which does not hide why it was needed."""
 
     def otherwise(accepted: Accepted[P], error: Exception) -> R:
-        _log.warning("no answer to %s (%s): %s; the fallback is said", accepted, accepted.session_id, error)
+        _log.warning("no answer to %r (%s): %s; the fallback is said", accepted, accepted.session_id, error)
         return fallback(accepted, error)
 
     return otherwise
@@ -151,7 +167,8 @@ def from_start(make: Callable[[Accepted[SessionStartPayload]], Agent]) -> Agent:
                 if not begun:
                     if not isinstance(accepted.payload, SessionStartPayload):
                         raise MacpSessionError(
-                            f"an agent from_start needs a session's history from its SessionStart on, and heard {accepted} first"
+                            "an agent from_start needs a session's history from its SessionStart on, "
+                            f"and heard {accepted!r} first"
                         )
                     begun = True
                     said = make(accepted)(like(events, heard))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
