@@ -658,10 +658,48 @@ class MacpClient(_Calls, Blocking):
         if runtime is None:
             runtime = Runtime()
             release = runtime.close
+        auth = AuthConfig.for_dev_agent(agent)
+        transport = runtime.connect()
+        return cls._over(transport, release, auth, default_timeout, retry, telemetry, "embedded")
+
+    @classmethod
+    def over(
+        cls,
+        transport: Transport,
+        *,
+        auth: AuthConfig | None = None,
+        default_timeout: float | None = DEFAULT_TIMEOUT,
+        retry: RetryPolicy | None = SEND_RETRY,
+        telemetry: Telemetry = OFF,
+        target: str = "a transport",
+    ) -> Self:
+        """A client over a transport of one's own: a runtime's ``connect()``, or one that is wrapped, for tests and simulations.
+
+        Args:
+            transport: what carries the calls; closed with the client.
+            auth: who is calling.
+            default_timeout: seconds a unary call may take.
+            retry: how a send is tried again under its message id; None does not.
+            telemetry: what sends and session streams report to.
+            target: what the client calls the other end.
+        """
+        _check(telemetry)
+        return cls._over(transport, noop, auth, default_timeout, retry, telemetry, target)
+
+    @classmethod
+    def _over(
+        cls,
+        transport: Transport,
+        release: Callable[[], None],
+        auth: AuthConfig | None,
+        default_timeout: float | None,
+        retry: RetryPolicy | None,
+        telemetry: Telemetry,
+        target: str,
+    ) -> Self:
         client = cls.__new__(cls)
-        watching = telemetry.connection("embedded", runtime.clock)
-        connection = _Connection(runtime.connect(), release, retry, watching)
-        client._connect(connection, AuthConfig.for_dev_agent(agent), default_timeout, "embedded")
+        watching = telemetry.connection(target, transport.clock)
+        client._connect(_Connection(transport, release, retry, watching), auth, default_timeout, target)
         return client
 
     def _connect(

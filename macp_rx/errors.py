@@ -140,6 +140,7 @@ class MacpAckError(MacpRefusedError):
         text = f"{what} was refused: {error.message}" if what else error.message
         super().__init__(error.code, text, error.details)
         self.ack = ack
+        self.what = what
 
 
 class MacpStreamError(MacpRefusedError):
