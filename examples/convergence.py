@@ -8,65 +8,44 @@ the runtime takes no more of them, and Ana, who has asked, commits to the number
 from collections.abc import Callable
 from statistics import median_low
 
-from reactivex import Observable
-from reactivex import operators as ops
-
 from macp_rx import Accepted, Agent, MacpClient, Message, MultiRoundSession, Outcome, SessionStart, agents
-from macp_rx import operators as mo
-from macp_rx.protocol.commitment import commit
 from macp_rx.protocol.modes import multi_round
 
 FIRST = {"ana": 3, "ben": 8, "cleo": 5}
 START = SessionStart(mode=multi_round.MODE, intent="how many days?", participants=list(FIRST), ttl_ms=60_000)
 
 
-def distances(state: multi_round.State) -> dict[str, int]:
-    """How many days everybody is away from the middle."""
-    days = {name: int(said) for name, said in state.contributions.items()}
-    return {name: median_low(days.values()) - days[name] for name in days}
-
-
-def turn(state: multi_round.State) -> str | None:
-    """Who speaks next: everybody once, then whoever is furthest from the middle; nobody, when all are equal."""
-    silent = [name for name in FIRST if name not in state.contributions]
-    if silent:
-        return silent[0]
-    away = distances(state)
-    return None if state.converged else max(FIRST, key=lambda name: abs(away[name]))
+def next_word(state: multi_round.State) -> tuple[str, int] | None:
+    """Who speaks next, and says which number: everybody its first, then whoever is furthest from the middle one nearer to it."""
+    for name, days in FIRST.items():
+        if name not in state.contributions:
+            return name, days
+    said = {name: int(days) for name, days in state.contributions.items()}
+    middle = median_low(said.values())
+    furthest = max(FIRST, key=lambda name: abs(said[name] - middle))
+    return None if state.converged else (furthest, said[furthest] + (1 if said[furthest] < middle else -1))
 
 
 def estimator(me: str) -> Agent:
-    """An agent that says a number when it is its turn: its own first, then one nearer to the middle."""
+    """An agent that speaks when it is its turn."""
 
-    def is_mine(state: multi_round.State) -> bool:
-        return turn(state) == me
+    def speak(state: multi_round.State) -> Message | None:
+        word = next_word(state)
+        return multi_round.contribute(str(word[1])) if word is not None and word[0] == me else None
 
-    def estimate(state: multi_round.State) -> Message:
-        if me not in state.contributions:
-            return multi_round.contribute(str(FIRST[me]))
-        step = 1 if distances(state)[me] > 0 else -1
-        return multi_round.contribute(str(int(state.contributions[me]) + step))
-
-    return lambda events: events.pipe(mo.states(multi_round), ops.filter(is_mine), ops.map(estimate))
+    return agents.on_state(multi_round).say(speak)
 
 
-def conclude(events: Observable[Accepted]) -> Observable[Message]:
+def conclude(state: multi_round.State) -> Message | None:
     """Ana commits to what all say."""
-
-    def is_settled(state: multi_round.State) -> bool:
-        return state.converged
-
-    def result(state: multi_round.State) -> Message:
-        days = state.contributions["ana"]
-        return commit(
-            action="estimate.accepted", authority_scope="plan", reason=f"{days} days, in {state.round} rounds"
-        )
-
-    return events.pipe(mo.states(multi_round), ops.filter(is_settled), ops.take(1), ops.map(result))
+    if not state.converged:
+        return None
+    reason = f"all say {state.contributions['ana']} days, after {state.round} rounds"
+    return multi_round.commit(action="estimate.accepted", authority_scope="plan", reason=reason)
 
 
 AGENTS: dict[str, Agent] = {
-    "ana": agents.merge(estimator("ana"), conclude),
+    "ana": agents.merge(estimator("ana"), agents.on_state(multi_round).say(conclude)),
     "ben": estimator("ben"),
     "cleo": estimator("cleo"),
 }

@@ -10,10 +10,9 @@ import logging
 import sys
 from collections.abc import Callable
 
-from macp.modes.task.v1.task_pb2 import TaskCompletePayload, TaskFailPayload, TaskRequestPayload
+from macp.modes.task.v1.task_pb2 import TaskRequestPayload
 
 from macp_rx import Accepted, Agent, MacpClient, Message, Outcome, SessionStart, TaskSession, agents
-from macp_rx.protocol.commitment import commit
 from macp_rx.protocol.modes import task
 from macp_rx.protocol.policy import AssignmentRules, build_task_policy
 
@@ -44,16 +43,18 @@ def look_up(_request: Accepted[TaskRequestPayload], update: agents.Update) -> by
     return b"the report"
 
 
-def close(report: Accepted[TaskCompletePayload | TaskFailPayload]) -> Message:
+def conclude(state: task.State) -> Message | None:
     """The planner commits to what is reported."""
-    action = "task.completed" if isinstance(report.payload, TaskCompletePayload) else "task.failed"
-    return commit(action=action, authority_scope="report", reason=f"reported by {report.sender}")
+    if state.report is None:
+        return None
+    action = "task.completed" if state.is_completed else "task.failed"
+    return task.commit(action=action, authority_scope="report", reason=f"reported by {state.reporter}")
 
 
 AGENTS: dict[str, Agent] = {
     "planner": agents.merge(
         agents.opening(task.request_task("report", "the figures of the third quarter")),
-        agents.on[TaskCompletePayload | TaskFailPayload](TaskCompletePayload, TaskFailPayload).say(close),
+        agents.on_state(task, policy=POLICY).say(conclude),
     ),
     "crawler": agents.task_worker("crawler", crawl, timeout=PATIENCE, otherwise=give_back),
     "archive": agents.task_worker("archive", look_up, volunteers=False, takes_over=True),

@@ -13,7 +13,6 @@ from reactivex import operators as ops
 
 from macp_rx import Accepted, Agent, HandoffSession, MacpClient, Message, Outcome, SessionStart, agents
 from macp_rx import operators as mo
-from macp_rx.protocol.commitment import commit
 from macp_rx.protocol.modes import handoff
 from macp_rx.protocol.policy import AcceptanceRules, build_handoff_policy
 
@@ -33,14 +32,14 @@ def settle(events: Observable[Accepted]) -> Observable[Message]:
     """Nora takes silence for a yes, as the runtime does."""
 
     def accepted(_last: Accepted | None) -> Message:
-        return commit(action="handoff.accepted", authority_scope="incident", reason="nobody has declined it")
+        return handoff.commit(action="handoff.accepted", authority_scope="incident", reason="nobody has declined it")
 
     return events.pipe(mo.silence(1.5 * TIME_TO_DECLINE), ops.map(accepted), ops.take(1))
 
 
 def take_back(declined: Accepted[HandoffDeclinePayload]) -> Message:
     """If Dan had declined, the incident would stay with Nora."""
-    return commit(action="handoff.declined", authority_scope="incident", reason=declined.payload.reason)
+    return handoff.commit(action="handoff.declined", authority_scope="incident", reason=declined.payload.reason)
 
 
 def read(_offer: Accepted[HandoffOfferPayload]) -> None:

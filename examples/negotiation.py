@@ -7,10 +7,7 @@ for the buyer, who accepts it and commits to the deal.
 
 from collections.abc import Callable
 
-from macp.modes.proposal.v1.proposal_pb2 import AcceptPayload, CounterProposalPayload, ProposalPayload, RejectPayload
-
 from macp_rx import Accepted, Agent, MacpClient, Message, Outcome, ProposalSession, SessionStart, agents
-from macp_rx.protocol.commitment import commit
 from macp_rx.protocol.modes import proposal
 from macp_rx.protocol.policy import AcceptanceRules, CounterProposalRules, build_proposal_policy
 
@@ -22,40 +19,41 @@ POLICY = build_proposal_policy(
 )
 PARTIES = ["buyer", "seller"]
 START = SessionStart(
-    mode=proposal.MODE, intent="a used lathe", participants=PARTIES, ttl_ms=60_000, policy_version=POLICY.policy_id
+    mode=proposal.MODE, intent="a lathe", participants=PARTIES, ttl_ms=60_000, policy_version=POLICY.policy_id
 )
-Offer = ProposalPayload | CounterProposalPayload
 
 
 def haggler(me: str, prices: dict[int, int], good_enough: Callable[[int], bool]) -> Agent:
-    """An agent with a price of its own for each of its offers, by number, and an idea of which of the other's it takes."""
+    """An agent with a price for each of its offers, by number, and an idea of which of the other's it takes."""
 
-    def answer(offer: Accepted[Offer]) -> Message | None:
-        number, price = int(offer.payload.proposal_id), int(offer.payload.title)
-        if offer.sender == me:
+    def answer(state: proposal.State) -> Message | None:
+        offer = state.latest_proposal
+        if offer is None or offer.proposer == me or state.phase is not proposal.Phase.NEGOTIATING:
             return None
+        number, price = int(offer.payload.proposal_id), int(offer.payload.title)
         if good_enough(price):
             return proposal.accept(str(number))
         if number > COUNTER_OFFERS:
             return proposal.reject(str(number), terminal=True, reason="it was the last offer")
         return proposal.counter_propose(str(number + 1), str(number), str(prices[number + 1]))
 
-    return agents.on[Offer](ProposalPayload, CounterProposalPayload).say(answer)
+    return agents.on_state(proposal, policy=POLICY).say(answer)
 
 
-def close(answer: Accepted[AcceptPayload | RejectPayload]) -> Message:
+def conclude(state: proposal.State) -> Message | None:
     """The buyer commits to what the two have come to."""
-    action = "proposal.accepted" if isinstance(answer.payload, AcceptPayload) else "proposal.rejected"
-    return commit(
-        action=action, authority_scope="deal", reason=f"{answer.sender} on offer {answer.payload.proposal_id}"
-    )
+    if state.has_terminal_rejection:
+        return proposal.commit(action="deal.rejected", authority_scope="lathe", reason="no price suits both")
+    if state.accepted_proposal is None:
+        return None
+    return proposal.commit(action="deal.accepted", authority_scope="lathe", reason=f"offer {state.accepted_proposal}")
 
 
 AGENTS: dict[str, Agent] = {
     "buyer": agents.merge(
         agents.opening(proposal.propose("1", "80")),
         haggler("buyer", {3: 95}, lambda price: price <= 105),
-        agents.on[AcceptPayload | RejectPayload](AcceptPayload, RejectPayload).say(close),
+        agents.on_state(proposal, policy=POLICY).say(conclude),
     ),
     "seller": haggler("seller", {2: 120, 4: 105}, lambda price: price >= 100),
 }

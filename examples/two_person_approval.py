@@ -9,12 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from macp.modes.quorum.v1.quorum_pb2 import ApprovalRequestPayload
-from reactivex import Observable
-from reactivex import operators as ops
 
 from macp_rx import Accepted, Agent, MacpClient, Message, Outcome, QuorumSession, SessionStart, agents
-from macp_rx import operators as mo
-from macp_rx.protocol.commitment import commit
 from macp_rx.protocol.modes import quorum
 
 APPROVERS = ["alice", "bob", "carol"]
@@ -31,27 +27,21 @@ def after(seconds: float, ballot: str) -> Callable[[Accepted[ApprovalRequestPayl
     return decide
 
 
-def conclude(events: Observable[Accepted]) -> Observable[Message]:
+def conclude(state: quorum.State) -> Message | None:
     """The operator commits when enough have approved, or no longer can."""
-
-    def is_settled(state: quorum.State) -> bool:
-        return state.commitment_ready()
-
-    def result(state: quorum.State) -> Message:
-        approved = state.has_quorum()
-        return commit(
-            action="deletion.approved" if approved else "deletion.rejected",
-            authority_scope="customer 4711",
-            reason=f"{state.approvals} of the {state.required} approvals that it takes",
-        )
-
-    return events.pipe(mo.states(quorum), ops.filter(is_settled), ops.take(1), ops.map(result))
+    if not state.commitment_ready:
+        return None
+    return quorum.commit(
+        action="deletion.approved" if state.has_quorum else "deletion.rejected",
+        authority_scope="customer 4711",
+        reason=f"{state.approval_count} of the {state.required_approvals} approvals that it takes",
+    )
 
 
 AGENTS: dict[str, Agent] = {
     "operator": agents.merge(
         agents.opening(quorum.request_approval("r1", "delete all data of customer 4711", required_approvals=2)),
-        conclude,
+        agents.on_state(quorum).say(conclude),
     ),
     "alice": agents.approver(after(0.1, "APPROVE"), reason="the customer has asked for it"),
     "bob": agents.approver(after(0.2, "ABSTAIN"), reason="the customer is a friend"),

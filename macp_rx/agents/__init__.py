@@ -16,4 +16,5 @@ from macp_rx.agents.running import serve as serve
 from macp_rx.agents.speaking import from_start as from_start
 from macp_rx.agents.speaking import merge as merge
 from macp_rx.agents.speaking import on as on
+from macp_rx.agents.speaking import on_state as on_state
 from macp_rx.agents.speaking import opening as opening

@@ -8,6 +8,7 @@ from typing import Any, Generic
 
 import reactivex as rx
 from google.protobuf.message import Message as Protobuf
+from macp.v1 import policy_pb2
 from macp.v1.core_pb2 import SessionStartPayload
 from reactivex import Observable, Subject, abc
 from reactivex import operators as ops
@@ -17,15 +18,18 @@ from typing_extensions import TypeVar
 from macp_rx import operators as mo
 from macp_rx.errors import MacpSessionError
 from macp_rx.operators.lift import lift, like
+from macp_rx.operators.states import Rules
 from macp_rx.protocol.messages import Accepted, Message
+from macp_rx.protocol.policy import Policy
 from macp_rx.session import Agent
 
-__all__ = ["CONCURRENCY", "Answer", "from_start", "merge", "on", "opening"]
+__all__ = ["CONCURRENCY", "Answer", "from_start", "merge", "on", "on_state", "opening"]
 
 _log = logging.getLogger("macp_rx.agents")
 
 P = TypeVar("P", bound=Protobuf)
 R = TypeVar("R")
+S = TypeVar("S")
 
 Answer = Message[Any] | Iterable[Message[Any]] | None
 """What an agent says to one thing: a message, several in order, or nothing."""
@@ -83,6 +87,36 @@ class on(Generic[P]):  # noqa: N801 - reads as a sentence: on(ProposalPayload).s
                 ),
             )
             return answers.pipe(ops.flat_map(_each))
+
+        return agent
+
+
+class on_state(Generic[S]):  # noqa: N801 - as `on`
+    """An agent that answers what has become of the session: ``on_state(quorum).say(fn)``.
+
+    Args:
+        mode: a module of `macp_rx.protocol.modes`, such as ``quorum``.
+        policy: the policy that the session is bound to; may be left out if it is a built-in one, such as the default.
+    """
+
+    def __init__(self, mode: Rules[S], *, policy: Policy | policy_pb2.PolicyDescriptor | None = None) -> None:
+        self._states = mo.states(mode, policy=policy)
+
+    def say(self, answer: Callable[[S], Answer]) -> Agent:
+        """The agent that says what a function answers to the session's state after each accepted message.
+
+            accepted   S-p-v-y-w-
+            says       ------C---
+
+        Args:
+            answer: what to say to a state: a Message, several, or None for nothing.
+
+        Errors:
+            What ``answer`` raised; as `mo.states`.
+        """
+
+        def agent(events: Observable[Accepted]) -> Observable[Message[Any]]:
+            return events.pipe(self._states, ops.map(answer), ops.flat_map(_each))
 
         return agent
 
