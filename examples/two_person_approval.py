@@ -34,7 +34,7 @@ def conclude(state: quorum.State) -> Message | None:
     return quorum.commit(
         action="deletion.approved" if state.has_quorum else "deletion.rejected",
         authority_scope="customer 4711",
-        reason=f"{state.approval_count} of the {state.required_approvals} approvals that it takes",
+        reason=f"{state.approval_count} of {len(APPROVERS)} approve",
     )
 
 
