@@ -12,16 +12,18 @@ from macp.v1 import policy_pb2
 from macp.v1.core_pb2 import SessionStartPayload
 from reactivex import Observable, Subject, abc
 from reactivex import operators as ops
-from reactivex.disposable import CompositeDisposable, SerialDisposable
+from reactivex.disposable import CompositeDisposable, Disposable, SerialDisposable
 from typing_extensions import TypeVar
 
 from macp_rx import operators as mo
+from macp_rx.clock import Clock
 from macp_rx.errors import MacpSessionError
 from macp_rx.operators.lift import lift, like
 from macp_rx.operators.states import Rules
 from macp_rx.protocol.messages import Accepted, Message
 from macp_rx.protocol.policy import Policy
 from macp_rx.session import Agent
+from macp_rx.streams.stream import Demand
 
 __all__ = ["CONCURRENCY", "Answer", "from_start", "merge", "on", "on_state", "opening"]
 
@@ -170,12 +172,27 @@ def merge(*agents: Agent) -> Agent:
         ) -> abc.DisposableBase:
             heard: Subject[Accepted] = Subject()
             said = rx.merge(*(one(like(events, heard)) for one in agents))
-            speaking = said.subscribe(observer, scheduler=scheduler)
+            speaking = said.subscribe(observer, scheduler=_at_once(scheduler))
             return CompositeDisposable(speaking, events.subscribe(heard, scheduler=scheduler))
 
         return lift(events, subscribe)
 
     return agent
+
+
+class _AtOnce(Demand):
+    """A clock on which what is due now is done now, not on the next turn.
+
+    RxPY's ``merge`` subscribes to its sources by the scheduler. An agent that is one would have subscribed to nothing yet when
+    the first envelope comes, and what it hears here is said once (measured: it missed the SessionStart).
+    """
+
+    def schedule(self, action: abc.ScheduledAction[R], state: R | None = None) -> abc.DisposableBase:
+        return action(self, state) or Disposable()
+
+
+def _at_once(scheduler: abc.SchedulerBase | None) -> abc.SchedulerBase | None:
+    return _AtOnce(scheduler) if isinstance(scheduler, Clock) else scheduler
 
 
 def from_start(make: Callable[[Accepted[SessionStartPayload]], Agent]) -> Agent:
@@ -206,7 +223,7 @@ def from_start(make: Callable[[Accepted[SessionStartPayload]], Agent]) -> Agent:
                         )
                     begun = True
                     said = make(accepted)(like(events, heard))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-                    speaking.disposable = said.subscribe(observer, scheduler=scheduler)
+                    speaking.disposable = said.subscribe(observer, scheduler=_at_once(scheduler))
                 heard.on_next(accepted)
 
             def take(accepted: Accepted) -> None:
