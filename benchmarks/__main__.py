@@ -52,7 +52,8 @@ def _line(row: Row) -> str:
     if row.spread is not None:
         times += f" ({row.spread[0]:.2f}–{row.spread[1]:.2f})"
     holds = "" if row.holds is None else "yes" if row.holds else "**no**"
-    return f"| {row.what} | {row.ours} | {row.peer}: {row.peer_name} | {times} | {row.bar} | {holds} |"
+    peer = f"{row.peer}: {row.peer_name}" if row.peer else row.peer_name
+    return f"| {row.what} | {row.ours} | {peer} | {times} | {row.bar} | {holds} |"
 
 
 def _circumstances(rounds: int) -> str:

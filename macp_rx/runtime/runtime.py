@@ -23,7 +23,6 @@ from macp_rx.runtime import kernel, registries
 from macp_rx.runtime.feeds import Feed, History, QueueFeed, SessionFeed
 from macp_rx.runtime.identity import Caller, Identify, Rates, dev_identity
 from macp_rx.runtime.memory import MemoryTransport
-from macp_rx.runtime.service import Server, Tls
 from macp_rx.runtime.session_call import SessionCall
 from macp_rx.runtime.state import (
     Changed,
@@ -46,6 +45,7 @@ from macp_rx.runtime.store import SqliteStore, Store
 from macp_rx.transport.loop import LoopLease
 
 if TYPE_CHECKING:
+    from macp_rx.runtime.service import Server, Tls
     from macp_rx.transport.base import Transport
 
 __all__ = ["Runtime"]
@@ -133,6 +133,8 @@ class Runtime:
             MacpError: the runtime is on a virtual clock.
             OSError: the port cannot be bound.
         """
+        from macp_rx.runtime.service import Server  # gRPC, which a runtime in memory does not need
+
         server = Server(self, bind, tls=tls, drain=drain)
         self._servers.append(server)
         return server

@@ -10,3 +10,7 @@ from macp_rx.simulation.conditions import Conditions as Conditions
 from macp_rx.simulation.run import Refusal as Refusal
 from macp_rx.simulation.run import Simulation as Simulation
 from macp_rx.simulation.run import simulate as simulate
+from macp_rx.simulation.sweep import Record as Record
+from macp_rx.simulation.sweep import Summary as Summary
+from macp_rx.simulation.sweep import Sweep as Sweep
+from macp_rx.simulation.sweep import sweep as sweep
