@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from inspect import isawaitable, iscoroutine
 from typing import Any, Generic
 
 import reactivex as rx
@@ -13,6 +14,7 @@ from macp.v1.core_pb2 import SessionStartPayload
 from reactivex import Observable, Subject, abc
 from reactivex import operators as ops
 from reactivex.disposable import CompositeDisposable, Disposable, SerialDisposable
+from reactivex.scheduler import ImmediateScheduler
 from typing_extensions import TypeVar
 
 from macp_rx import operators as mo
@@ -22,16 +24,19 @@ from macp_rx.operators.lift import lift, like
 from macp_rx.operators.states import Rules
 from macp_rx.protocol.messages import Accepted, Message
 from macp_rx.protocol.policy import Policy
-from macp_rx.session import Agent
+from macp_rx.session import Agent, said_by
 from macp_rx.streams.stream import Demand
 
-__all__ = ["CONCURRENCY", "Answer", "from_start", "merge", "on", "on_state", "opening"]
+__all__ = ["CONCURRENCY", "Answer", "Then", "from_start", "logged", "merge", "on", "on_state", "opening"]
 
 _log = logging.getLogger("macp_rx.agents")
 
 P = TypeVar("P", bound=Protobuf)
 R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
 S = TypeVar("S")
+T = TypeVar("T")
 
 Answer = Message[Any] | Iterable[Message[Any]] | None
 """What an agent says to one thing: a message, several in order, or nothing."""
@@ -77,18 +82,25 @@ class on(Generic[P]):  # noqa: N801 - reads as a sentence: on(ProposalPayload).s
             What ``answer`` raised; MacpTimeoutError.
         """
 
+        def answered(accepted: Accepted[P]) -> Iterable[Message[Any]] | Awaitable[Iterable[Message[Any]]]:
+            said = answer(accepted)
+            return Then(said, _each) if isawaitable(said) else _each(said)
+
+        def instead(accepted: Accepted[P], error: Exception) -> Iterable[Message[Any]]:
+            return _each(logged(fallback)(accepted, error)) if fallback is not None else ()
+
         def agent(events: Observable[Accepted]) -> Observable[Message[Any]]:
-            answers: Observable[Answer] = events.pipe(
+            answers: Observable[Iterable[Message[Any]]] = events.pipe(
                 mo.of_type(*self._payloads),
                 mo.map_async(
-                    answer,
+                    answered,
                     concurrency=concurrency,
                     timeout=timeout,
-                    otherwise=None if fallback is None else logged(fallback),
+                    otherwise=None if fallback is None else instead,
                     finish=False,
                 ),
             )
-            return answers.pipe(ops.flat_map(_each))
+            return answers.pipe(ops.flat_map(_at_once))
 
         return agent
 
@@ -117,8 +129,11 @@ class on_state(Generic[S]):  # noqa: N801 - as `on`
             What ``answer`` raised; as `mo.states`.
         """
 
+        def said(state: S) -> Observable[Message[Any]]:
+            return _at_once(_each(answer(state)))
+
         def agent(events: Observable[Accepted]) -> Observable[Message[Any]]:
-            return events.pipe(self._states, ops.map(answer), ops.flat_map(_each))
+            return events.pipe(self._states, ops.flat_map(said))
 
         return agent
 
@@ -139,6 +154,26 @@ def opening(*messages: Message[Any]) -> Agent:
     return on(SessionStartPayload).say(answer)
 
 
+class Then(Awaitable[B], Generic[A, B]):
+    """What is made of an awaitable's result. One that is dropped before it began closes the coroutine that it stands for.
+
+    Args:
+        call: the awaitable.
+        make: makes the result.
+    """
+
+    def __init__(self, call: Awaitable[A], make: Callable[[A], B]) -> None:
+        self._call = call
+        self._make = make
+
+    def __await__(self) -> Generator[Any, Any, B]:
+        return self._make((yield from self._call.__await__()))
+
+    def __del__(self) -> None:
+        if iscoroutine(self._call):
+            self._call.close()  # else Python would report it as never awaited
+
+
 def logged(fallback: Callable[[Accepted[P], Exception], R]) -> Callable[[Accepted[P], Exception], R]:
     """The same fallback, which does not hide why it was needed."""
 
@@ -149,10 +184,15 @@ def logged(fallback: Callable[[Accepted[P], Exception], R]) -> Callable[[Accepte
     return otherwise
 
 
-def _each(answer: Answer) -> Observable[Message[Any]]:
+def _each(answer: Answer) -> Iterable[Message[Any]]:
     if answer is None:
-        return rx.empty()
-    return rx.of(answer) if isinstance(answer, Message) else rx.of(*answer)
+        return ()
+    return (answer,) if isinstance(answer, Message) else tuple(answer)
+
+
+def _at_once(messages: Iterable[T]) -> Observable[T]:
+    """These now, and not when the scheduler comes to them."""
+    return rx.from_iterable(messages, ImmediateScheduler.singleton())
 
 
 def merge(*agents: Agent) -> Agent:
@@ -171,8 +211,9 @@ def merge(*agents: Agent) -> Agent:
             observer: abc.ObserverBase[Message[Any]], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
             heard: Subject[Accepted] = Subject()
-            said = rx.merge(*(one(like(events, heard)) for one in agents))
-            speaking = said.subscribe(observer, scheduler=_at_once(scheduler))
+            # rx.merge subscribes when the scheduler comes to it: what is accepted until then nobody would hear (measured)
+            said = _at_once([said_by(one, like(events, heard)) for one in agents]).pipe(ops.merge_all())
+            speaking = said.subscribe(observer, scheduler=_promptly(scheduler))
             return CompositeDisposable(speaking, events.subscribe(heard, scheduler=scheduler))
 
         return lift(events, subscribe)
@@ -180,19 +221,18 @@ def merge(*agents: Agent) -> Agent:
     return agent
 
 
-class _AtOnce(Demand):
-    """A clock on which what is due now is done now, not on the next turn.
+class _Prompt(Demand):
+    """A clock that does at once what is due now, and not on its next turn.
 
-    RxPY's ``merge`` subscribes to its sources by the scheduler. An agent that is one would have subscribed to nothing yet when
-    the first envelope comes, and what it hears here is said once (measured: it missed the SessionStart).
+    The same for an agent that is itself made with ``rx.merge``: by the next turn it would have missed what it is told now.
     """
 
     def schedule(self, action: abc.ScheduledAction[R], state: R | None = None) -> abc.DisposableBase:
         return action(self, state) or Disposable()
 
 
-def _at_once(scheduler: abc.SchedulerBase | None) -> abc.SchedulerBase | None:
-    return _AtOnce(scheduler) if isinstance(scheduler, Clock) else scheduler
+def _promptly(scheduler: abc.SchedulerBase | None) -> abc.SchedulerBase | None:
+    return _Prompt(scheduler) if isinstance(scheduler, Clock) else scheduler
 
 
 def from_start(make: Callable[[Accepted[SessionStartPayload]], Agent]) -> Agent:
@@ -222,8 +262,8 @@ def from_start(make: Callable[[Accepted[SessionStartPayload]], Agent]) -> Agent:
                             f"and heard {accepted!r} first"
                         )
                     begun = True
-                    said = make(accepted)(like(events, heard))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-                    speaking.disposable = said.subscribe(observer, scheduler=_at_once(scheduler))
+                    said = said_by(make(accepted), like(events, heard))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+                    speaking.disposable = said.subscribe(observer, scheduler=_promptly(scheduler))
                 heard.on_next(accepted)
 
             def take(accepted: Accepted) -> None:
