@@ -1,4 +1,4 @@
-"""The worked examples: the same story on each runtime and under virtual time, a page each, and a command that prints it."""
+"""The worked examples: the same story on each runtime, under virtual time and simulated; a page each; a command that prints it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import pytest
 
 from macp_rx import Accepted, MacpClient, Runtime
 from macp_rx.clock import VirtualClock
+from macp_rx.simulation import simulate
 from tests.conftest import Connect
 
 ROOT = Path(__file__).parents[1]
@@ -170,6 +171,15 @@ def test_the_same_is_said_under_virtual_time(macp_runtime: Runtime, virtual_time
         assert virtual_time.seconds == story.seconds
     assert told(heard) == lines(story.lines)
     assert (outcome.state, outcome.positive) == ("RESOLVED", True)
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_the_same_is_said_in_a_simulation_and_nothing_is_refused(name: str) -> None:
+    module: Any = importlib.import_module(f"examples.{name}")
+    simulated = simulate(module.AGENTS, module.START, policy=getattr(module, "POLICY", None))
+    assert told(list(simulated.accepted)) == lines(STORIES[name].lines)
+    assert (simulated.outcome.state, simulated.seconds) == ("RESOLVED", STORIES[name].seconds)
+    assert not simulated.refusals
 
 
 def check_refunds(client: MacpClient) -> None:

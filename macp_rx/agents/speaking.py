@@ -117,10 +117,13 @@ class on_state(Generic[S]):  # noqa: N801 - as `on`
         self._states = mo.states(mode, policy=policy)
 
     def say(self, answer: Callable[[S], Answer]) -> Agent:
-        """The agent that says what a function answers to the session's state after each accepted message.
+        """The agent that says what a function answers to the session's state, after each accepted message until the commitment.
 
-            accepted   S-p-v-y-w-
-            says       ------C---
+            accepted   S-p-v-y-C
+            says       ------C--
+
+        What it says is accepted a little later, or not at all. Until then it is asked again when others speak, and may answer
+        the same again: then that is said again.
 
         Args:
             answer: what to say to a state: a Message, several, or None for nothing.
@@ -133,9 +136,13 @@ class on_state(Generic[S]):  # noqa: N801 - as `on`
             return _at_once(_each(answer(state)))
 
         def agent(events: Observable[Accepted]) -> Observable[Message[Any]]:
-            return events.pipe(self._states, ops.flat_map(said))
+            return events.pipe(ops.take_while(_is_open), self._states, ops.flat_map(said))
 
         return agent
+
+
+def _is_open(accepted: Accepted) -> bool:
+    return accepted.message_type != "Commitment"
 
 
 def opening(*messages: Message[Any]) -> Agent:

@@ -185,12 +185,12 @@ class TestOn:
 
 
 class TestOnState:
-    def test_it_answers_what_has_become_of_the_session(self, marbles: Marbles) -> None:
+    def test_it_answers_what_has_become_of_the_session_until_it_is_committed_to(self, marbles: Marbles) -> None:
         def answer(state: decision.State) -> Message | None:
             return NO if state.vote_totals == {"p1": 1} else None
 
         agent = agents.on_state(decision).say(answer)
-        marbles.expect(hears(marbles, agent, "-S-p-v-w-C|")).to_be("-----n-n-n|", SAID)
+        marbles.expect(hears(marbles, agent, "-S-p-v-w-C|")).to_be("-----n-n-|", SAID)
 
     def test_several_are_said_in_order(self, marbles: Marbles) -> None:
         agent = agents.on_state(decision).say(lambda state: [FINE, YES] if state.proposals else [])
