@@ -1,4 +1,4 @@
-"""The worked examples: the same story on each runtime, under virtual time and simulated; a page each; a command that prints it."""
+"""The worked examples: the same story on each runtime, under virtual time and simulated; a page each; it prints what happens."""
 
 from __future__ import annotations
 
