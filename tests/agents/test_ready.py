@@ -441,6 +441,11 @@ class TestTaskWorker:
         agent = worker(add, takes_over=True)
         marbles.expect(hears(marbles, agent, "-S-r-b-x-a-C|", TASK_TALK)).to_be("---t---t-d--|", SAYS)
 
+    def test_one_that_stands_by_takes_only_what_is_given_back_or_meant_for_it(self, marbles: Marbles) -> None:
+        agent = worker(add, takes_over=True, volunteers=False)
+        marbles.expect(hears(marbles, agent, "-S-r-b-x-a-C|", TASK_TALK)).to_be("-------t-d--|", SAYS)
+        marbles.expect(hears(marbles, agent, "-S-m--a-C|", TASK_TALK)).to_be("---t--d--|", SAYS)
+
     def test_who_never_had_it_does_not_give_it_back(self, marbles: Marbles) -> None:
         agent = worker(add, takes_over=True)
         marbles.expect(hears(marbles, agent, "-S-r-x-a-C|", TASK_TALK)).to_be("---t---d--|", SAYS)
