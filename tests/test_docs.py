@@ -45,7 +45,10 @@ def test_the_failure_that_the_testing_page_shows_is_real(pytester: pytest.Pytest
 
 def test_the_answer_that_the_simulation_page_shows_is_real() -> None:
     asked = subprocess.run(
-        [sys.executable, DOCS.parent / "examples" / "which_policy.py"], capture_output=True, text=True, check=True
+        [sys.executable, DOCS.parent / "examples" / "simulations" / "which_policy.py"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     (shown,) = re.findall(
         r"<!-- printed: which_policy -->\n```\n(.*?)```", (DOCS / "simulation.md").read_text(), re.DOTALL

@@ -4,8 +4,8 @@ Five reviewers vote on a rollout. Four of them usually take two seconds; the fif
 on a bad day does. The chair commits as soon as its rule is certain, and gives up after 30 seconds. Each rule meets each
 slowness 250 times.
 
-    python examples/which_policy.py           the table
-    python examples/which_policy.py out.png   the table, and a plot (needs matplotlib)
+    python examples/simulations/which_policy.py           the table
+    python examples/simulations/which_policy.py out.png   the table, and a plot (needs matplotlib)
 """
 
 import sys
@@ -23,6 +23,7 @@ from macp_rx.simulation import Conditions, LogNormal, Simulation, Sweep, simulat
 
 REVIEWERS = ("alice", "bob", "carol", "dave", "eve")
 START = SessionStart(mode=DECISION, intent="pick a rollout", participants=("chair", *REVIEWERS), ttl_ms=60_000)
+SLOW = [2.0, 5.0, 10.0, 20.0]
 RULES = {"majority": mo.majority(REVIEWERS), "unanimous": mo.unanimous(REVIEWERS)}
 
 
@@ -64,11 +65,8 @@ def plot(found: Sweep, file: str) -> None:
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     for rule, colour in (("majority", "tab:blue"), ("unanimous", "tab:orange")):
         mine = [one for one in found.by("rule", "slow") if one.settings["rule"] == rule]
-        slowness = [one.settings["slow"] for one in mine]
-        axes.plot(
-            slowness, [one.median for one in mine], color=colour, marker="o", label=f"{rule}: half of the decisions"
-        )
-        axes.plot(slowness, [one.slowest for one in mine], color=colour, linestyle=":", label=f"{rule}: nine in ten")
+        axes.plot(SLOW, [one.median for one in mine], color=colour, marker="o", label=f"{rule}: half of the decisions")
+        axes.plot(SLOW, [one.slowest for one in mine], color=colour, linestyle=":", label=f"{rule}: nine in ten")
     axes.set(xlabel="seconds that the slowest reviewer usually takes", ylabel="seconds until the commitment", ylim=0)
     axes.set_title("What does one slow reviewer cost?")
     axes.legend(frameon=False)
@@ -76,7 +74,7 @@ def plot(found: Sweep, file: str) -> None:
 
 
 if __name__ == "__main__":
-    found = sweep(rollout, {"rule": list(RULES), "slow": [2.0, 5.0, 10.0, 20.0]}, seeds=250)
+    found = sweep(rollout, {"rule": list(RULES), "slow": SLOW}, seeds=250)
     print(found)
     if len(sys.argv) > 1:
         plot(found, sys.argv[1])
