@@ -172,7 +172,7 @@ PLAYS = {
         lambda state: (
             state.has_quorum and (state.approval_count, state.rejection_count, state.abstention_count) == (1, 1, 1)
         ),
-        lambda state: state.commitment_ready,
+        lambda state: state.is_committed and not state.commitment_ready,
     ),
     "multi-round": Play(
         MultiRoundSession,
