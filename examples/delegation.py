@@ -10,8 +10,6 @@ import logging
 import sys
 from collections.abc import Callable
 
-from macp.modes.task.v1.task_pb2 import TaskRequestPayload
-
 from macp_rx import Accepted, Agent, MacpClient, Message, Outcome, SessionStart, TaskSession, agents
 from macp_rx.protocol.modes import task
 from macp_rx.protocol.policy import AssignmentRules, build_task_policy
@@ -24,7 +22,7 @@ START = SessionStart(
 )
 
 
-async def crawl(_request: Accepted[TaskRequestPayload], update: agents.Update) -> bytes:
+async def crawl(_request: Accepted[task.TaskRequestPayload], update: agents.Update) -> bytes:
     """Gets stuck on the third page."""
     update(0.25, "first page")
     update(0.5, "second page")
@@ -32,12 +30,12 @@ async def crawl(_request: Accepted[TaskRequestPayload], update: agents.Update) -
     return b"all pages"
 
 
-def give_back(request: Accepted[TaskRequestPayload], _error: Exception) -> Message:
+def give_back(request: Accepted[task.TaskRequestPayload], _error: Exception) -> Message:
     """What the crawler says when it has taken too long."""
     return task.reject_task(request.payload.task_id, reason="the third page does not load")
 
 
-def look_up(_request: Accepted[TaskRequestPayload], update: agents.Update) -> bytes:
+def look_up(_request: Accepted[task.TaskRequestPayload], update: agents.Update) -> bytes:
     """The archive has it all."""
     update(0.9, "found last year's copy")
     return b"the report"

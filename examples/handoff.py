@@ -7,7 +7,6 @@ than that, and commits to the handoff: it is Dan's incident now.
 
 from collections.abc import Callable
 
-from macp.modes.handoff.v1.handoff_pb2 import HandoffDeclinePayload, HandoffOfferPayload
 from reactivex import Observable
 from reactivex import operators as ops
 
@@ -37,12 +36,12 @@ def settle(events: Observable[Accepted]) -> Observable[Message]:
     return events.pipe(mo.silence(1.5 * TIME_TO_DECLINE), ops.map(accepted), ops.take(1))
 
 
-def take_back(declined: Accepted[HandoffDeclinePayload]) -> Message:
+def take_back(declined: Accepted[handoff.HandoffDeclinePayload]) -> Message:
     """If Dan had declined, the incident would stay with Nora."""
     return handoff.commit(action="handoff.declined", authority_scope="incident", reason=declined.payload.reason)
 
 
-def read(_offer: Accepted[HandoffOfferPayload]) -> None:
+def read(_offer: Accepted[handoff.HandoffOfferPayload]) -> None:
     """Dan says neither yes nor no."""
 
 
@@ -52,7 +51,7 @@ AGENTS: dict[str, Agent] = {
             handoff.offer("incident-7", "dan", scope="the disk of db-3"),
             handoff.add_context("incident-7", content_type="text/plain", context=NOTES),
         ),
-        agents.on(HandoffDeclinePayload).say(take_back),
+        agents.on(handoff.HandoffDeclinePayload).say(take_back),
         settle,
     ),
     "dan": agents.handoff_target("dan", read),

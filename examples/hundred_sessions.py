@@ -8,7 +8,6 @@ takes part in each that it may read, with a state of its own in each, and one th
 from collections import Counter
 from collections.abc import Callable
 
-from macp.modes.decision.v1.decision_pb2 import ProposalPayload, VotePayload
 from macp.v1.core_pb2 import SessionStartPayload
 from reactivex.disposable import CompositeDisposable
 
@@ -27,12 +26,12 @@ def request(start: Accepted[SessionStartPayload]) -> Message:
     return decision.propose("refund", start.payload.intent.removeprefix("refund "))
 
 
-def assess(refund: Accepted[ProposalPayload]) -> str:
+def assess(refund: Accepted[decision.ProposalPayload]) -> str:
     """Risk looks at the amount."""
     return "APPROVE" if int(refund.payload.option) <= 700 else "REJECT"
 
 
-def countersign(vote: Accepted[VotePayload]) -> Message | None:
+def countersign(vote: Accepted[decision.VotePayload]) -> Message | None:
     """Audit signs what risk has approved."""
     if vote.sender != "risk" or vote.payload.vote != "APPROVE":
         return None
@@ -45,7 +44,7 @@ AGENTS: dict[str, Agent] = {
         agents.majority_committer(action="refund.approved", declined="refund.declined", electorate=["risk", "audit"]),
     ),
     "risk": agents.voter(assess),
-    "audit": agents.on(VotePayload).say(countersign),
+    "audit": agents.on(decision.VotePayload).say(countersign),
 }
 
 

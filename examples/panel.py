@@ -10,8 +10,6 @@ import logging
 import sys
 from collections.abc import Callable
 
-from macp.modes.decision.v1.decision_pb2 import ProposalPayload
-
 from macp_rx import Accepted, Agent, DecisionSession, MacpClient, Outcome, SessionStart, agents
 from macp_rx.protocol.modes import decision
 
@@ -20,28 +18,28 @@ START = SessionStart(mode=decision.MODE, intent="publish?", participants=["edito
 TEXT = "Agents say what they want; a runtime decides what was said."
 
 
-def rule(text: Accepted[ProposalPayload]) -> str:
+def rule(text: Accepted[decision.ProposalPayload]) -> str:
     """A judge that is no model: it likes short texts."""
     return "APPROVE" if len(text.payload.option) < 100 else "REJECT"
 
 
-async def small_model(_text: Accepted[ProposalPayload]) -> str:
+async def small_model(_text: Accepted[decision.ProposalPayload]) -> str:
     """Stands for a call of a model, as the next three do."""
     await asyncio.sleep(0.1)
     return "APPROVE"
 
 
-async def broken_model(_text: Accepted[ProposalPayload]) -> str:
+async def broken_model(_text: Accepted[decision.ProposalPayload]) -> str:
     await asyncio.sleep(0.2)
     raise ConnectionError("the model is overloaded")
 
 
-async def hanging_model(_text: Accepted[ProposalPayload]) -> str:
+async def hanging_model(_text: Accepted[decision.ProposalPayload]) -> str:
     await asyncio.sleep(3600)
     return "REJECT"
 
 
-async def large_model(_text: Accepted[ProposalPayload]) -> str:
+async def large_model(_text: Accepted[decision.ProposalPayload]) -> str:
     await asyncio.sleep(0.5)
     return "APPROVE"
 

@@ -7,7 +7,6 @@ to the director, who votes too. Two of three voters are a majority, and the lead
 
 from collections.abc import Callable
 
-from macp.modes.decision.v1.decision_pb2 import EvaluationPayload, ObjectionPayload, ProposalPayload, VotePayload
 from reactivex import Observable
 from reactivex import operators as ops
 
@@ -21,21 +20,21 @@ PARTICIPANTS = ["lead", "security", *VOTERS]
 START = SessionStart(mode=decision.MODE, intent="roll out 2.4", participants=PARTICIPANTS, ttl_ms=60_000)
 
 
-def review(plan: Accepted[ProposalPayload]) -> Message:
+def review(plan: Accepted[decision.ProposalPayload]) -> Message:
     """Security wants to be able to stop halfway."""
     if plan.payload.proposal_id == "canary":
         return decision.evaluate("canary", "APPROVE", confidence=0.9)
     return decision.raise_objection(plan.payload.proposal_id, severity="critical", reason="there is no way back")
 
 
-def replan(objection: Accepted[ObjectionPayload]) -> Message | None:
+def replan(objection: Accepted[decision.ObjectionPayload]) -> Message | None:
     """The lead has another plan, in case of a veto."""
     if objection.payload.severity != "critical":
         return None
     return decision.propose("canary", "5 % of the traffic first", rationale=objection.payload.reason)
 
 
-def approve(cleared: Accepted[EvaluationPayload]) -> Message:
+def approve(cleared: Accepted[decision.EvaluationPayload]) -> Message:
     """Ops is in favour of whatever security has cleared."""
     return decision.vote(cleared.payload.proposal_id, "APPROVE")
 
@@ -46,17 +45,17 @@ def step_in(events: Observable[Accepted]) -> Observable[Message]:
     def vote(missing: tuple[str, ...]) -> Message:
         return decision.vote("canary", "APPROVE", reason=f"no vote from {', '.join(missing)}")
 
-    return events.pipe(mo.of_type(VotePayload), mo.missing_after(DEADLINE, ["ops", "product"]), ops.map(vote))
+    return events.pipe(mo.of_type(decision.VotePayload), mo.missing_after(DEADLINE, ["ops", "product"]), ops.map(vote))
 
 
 AGENTS: dict[str, Agent] = {  # product has none: nobody is there
     "lead": agents.merge(
         agents.opening(decision.propose("everywhere", "all at once")),
-        agents.on(ObjectionPayload).say(replan),
+        agents.on(decision.ObjectionPayload).say(replan),
         agents.majority_committer(action="rollout.approved", declined="rollout.declined", electorate=VOTERS),
     ),
-    "security": agents.on(ProposalPayload).say(review),
-    "ops": agents.on(EvaluationPayload).say(approve),
+    "security": agents.on(decision.ProposalPayload).say(review),
+    "ops": agents.on(decision.EvaluationPayload).say(approve),
     "director": step_in,
 }
 

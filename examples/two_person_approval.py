@@ -8,8 +8,6 @@ and the operator would commit to the refusal at once.
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from macp.modes.quorum.v1.quorum_pb2 import ApprovalRequestPayload
-
 from macp_rx import Accepted, Agent, MacpClient, Message, Outcome, QuorumSession, SessionStart, agents
 from macp_rx.protocol.modes import quorum
 
@@ -17,10 +15,10 @@ APPROVERS = ["alice", "bob", "carol"]
 START = SessionStart(mode=quorum.MODE, intent="delete customer 4711", participants=APPROVERS, ttl_ms=60_000)
 
 
-def after(seconds: float, ballot: str) -> Callable[[Accepted[ApprovalRequestPayload]], Awaitable[str]]:
+def after(seconds: float, ballot: str) -> Callable[[Accepted[quorum.ApprovalRequestPayload]], Awaitable[str]]:
     """How somebody decides who first reads the request for so long."""
 
-    async def decide(_request: Accepted[ApprovalRequestPayload]) -> str:
+    async def decide(_request: Accepted[quorum.ApprovalRequestPayload]) -> str:
         await asyncio.sleep(seconds)
         return ballot
 

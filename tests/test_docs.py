@@ -17,7 +17,13 @@ def blocks(page: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "code", [code for page in ("testing.md", "simulation.md") for code in blocks(page) if "test_when" not in code]
+    "code",
+    [
+        code
+        for page in ("testing.md", "simulation.md", "coordination.md")
+        for code in blocks(page)
+        if "test_when" not in code
+    ],
 )
 def test_an_example_of_the_pages_about_tests(pytester: pytest.Pytester, code: str) -> None:
     pytester.makepyfile(test_docs=code)
@@ -55,3 +61,12 @@ def test_the_answer_that_the_simulation_page_shows_is_real() -> None:
     )
     assert asked.stdout.strip() == shown.strip()
     assert asked.stderr == ""
+
+
+def test_the_test_of_an_example_has_at_most_fifteen_lines() -> None:
+    examples = {page.stem for page in (DOCS.parent / "examples").glob("*.py")}
+    tested = set()
+    for code in blocks("coordination.md"):
+        assert len([line for line in code[code.index("def test_") :].splitlines() if line.strip()]) <= 15
+        tested |= {name for name in examples if f"import {name}" in code}
+    assert tested == examples

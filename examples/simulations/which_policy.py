@@ -11,7 +11,6 @@ slowness 250 times.
 import sys
 from collections.abc import Mapping
 
-from macp.modes.decision.v1.decision_pb2 import VotePayload
 from reactivex import Observable
 from reactivex import operators as ops
 
@@ -32,7 +31,7 @@ def chair(rule: str) -> Agent:
 
     def agent(events: Observable[Accepted]) -> Observable[Message]:
         return events.pipe(
-            mo.of_type(VotePayload),
+            mo.of_type(decision.VotePayload),
             RULES[rule],
             mo.within(30, otherwise=mo.UNDECIDED),
             ops.take(1),

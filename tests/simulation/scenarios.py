@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Mapping
 
 from macp_rx import Agent, SessionStart, agents
 from macp_rx.protocol.messages import DECISION
 from macp_rx.protocol.modes import decision
-from macp_rx.simulation import PERFECT, Conditions, Simulation, simulate
+from macp_rx.simulation import PERFECT, Conditions, Exponential, LogNormal, Simulation, simulate
 from macp_rx.simulation.chance import Number
 
 NAMES = ("chair", "alice", "bob", "carol", "dave")
@@ -53,3 +54,17 @@ def fatal(*, seed: int) -> Simulation:
 def process(simulation: Simulation) -> dict[str, object]:
     """A measure that tells who measured."""
     return {"process": os.getpid(), "said": len(simulation.said_by("alice"))}
+
+
+EXAMPLES = (
+    *("rollout", "negotiation", "delegation", "handoff", "two_person_approval", "convergence", "panel"),
+    "hundred_sessions",
+)
+
+
+def example(name: str, *, seed: int) -> Simulation:
+    """A worked example; of the one with many sessions, the one of this seed."""
+    module = importlib.import_module(f"examples.{name}")
+    start = module.STARTS[seed % len(module.STARTS)] if hasattr(module, "STARTS") else module.START
+    conditions = Conditions(latency=LogNormal(0.01), cut_every=Exponential(0.5), outage=0.01, duplicated=0.3)
+    return simulate(module.AGENTS, start, policy=getattr(module, "POLICY", None), conditions=conditions, seed=seed)
