@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks import Row, clock, hop, imports, many_streams, operators, reading, reliability, runtime, unary
+from benchmarks import Row, clock, hop, imports, many_streams, operators, reading, reliability, runtime, served, unary
 
 SUITES: dict[str, Callable[[int], Iterable[Row]]] = {
     "reading": reading.rows,
@@ -20,6 +20,7 @@ SUITES: dict[str, Callable[[int], Iterable[Row]]] = {
     "clock": clock.rows,
     "operators": operators.rows,
     "runtime": runtime.rows,
+    "served": served.rows,
     "reliability": reliability.rows,
 }
 

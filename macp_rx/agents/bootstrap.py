@@ -204,10 +204,10 @@ class _Members:
 
     def start(self, address: Address, participants: tuple[str, ...]) -> SessionStart:
         extensions = self.part("extensions")
-        roots = self._members.get("roots") or []
-        if not isinstance(roots, list):
+        roots = self._members.get("roots")
+        if roots is not None and not isinstance(roots, list):
             raise MacpSessionError(f"{self._where}: 'roots' is a list of objects with a 'uri', not {roots!r}")
-        found = cast("list[object]", roots)
+        found = cast("list[object]", roots or [])
         return SessionStart(
             mode=address.mode,
             intent=self.text("intent", ""),

@@ -250,6 +250,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def listens(port: int) -> bool:
+    """Whether somebody does."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def asked(port: int, request: str) -> str:
     """The first line of an answer; empty if there is none."""
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
@@ -318,11 +324,7 @@ class TestRunning:
         with agents.from_bootstrap(write(**members, cancel_callback=callback)) as made:
             thread, outcomes = self.running(made, agents.voter(lambda _: "APPROVE"))
 
-            def reached() -> bool:
-                with socket.socket() as probe:
-                    return probe.connect_ex(("127.0.0.1", port)) == 0
-
-            wait_until(session.client.clock, reached)
+            wait_until(session.client.clock, lambda: listens(port))
             yield port, thread, outcomes, made.session.client
             session.cancel()
             thread.join(10)
@@ -337,8 +339,7 @@ class TestRunning:
         thread.join(10)
         assert outcomes == [None]
         wait_until(client.clock, lambda: client.subscriptions == ())
-        with pytest.raises(ConnectionRefusedError):
-            asked(port, self.POST.format(0, ""))
+        wait_until(client.clock, lambda: not listens(port))
 
     def test_a_post_without_a_body_does_too(self, listening: Any) -> None:
         port, thread, outcomes, _client = listening
@@ -387,12 +388,11 @@ class TestRunning:
     def test_the_end_of_the_session_ends_it_too(
         self, listening: Any, members: dict[str, Any], connect: Connect
     ) -> None:
-        port, thread, outcomes, _client = listening
+        port, thread, outcomes, client = listening
         DecisionSession(connect("chair"), members["session_id"]).cancel()
         thread.join(10)
         assert [outcome.state for outcome in outcomes if outcome is not None] == ["CANCELLED"]
-        with pytest.raises(ConnectionRefusedError):
-            asked(port, "GET / HTTP/1.1\r\n\r\n")
+        wait_until(client.clock, lambda: not listens(port))
 
     def test_a_port_that_is_taken(self, write: Write, members: dict[str, Any], connect: Connect) -> None:
         session = DecisionSession(connect("chair"), members["session_id"])
