@@ -19,6 +19,7 @@ from benchmarks import (
     reading,
     reliability,
     runtime,
+    served,
     simulation,
     unary,
 )
@@ -32,6 +33,7 @@ SUITES: dict[str, Callable[[int], Iterable[Row]]] = {
     "clock": clock.rows,
     "operators": operators.rows,
     "runtime": runtime.rows,
+    "served": served.rows,
     "reliability": reliability.rows,
     "simulation": simulation.rows,
 }

@@ -26,7 +26,7 @@ from macp_rx.client import MacpClient
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpSessionError
 from macp_rx.protocol.canonical import from_json
-from macp_rx.protocol.messages import Message, payload_type
+from macp_rx.protocol.messages import DECISION, Message, payload_type
 from macp_rx.protocol.start import CONFIGURATION_VERSION, MODE_VERSION, POLICY_VERSION, SessionStart
 from macp_rx.session import Address, Agent, Outcome, Session
 from macp_rx.transport.auth import AuthConfig
@@ -122,10 +122,13 @@ class _Members:
         self._where = where
 
     def text(self, name: str, default: str | None = None) -> str:
+        """A text. To the official SDK one that is blank is not there, so it has its default."""
         value = self._members.get(name)
-        value = default if value is None else value
+        value = default if value in (None, "") else value
         if not isinstance(value, str):
-            raise MacpSessionError(f"{self._where}: {name!r} is a text, not {value!r}")
+            raise MacpSessionError(
+                f"{self._where}: {name!r} is a text that is not empty, not {self._members.get(name)!r}"
+            )
         return value
 
     def number(self, name: str, default: int | None) -> int:
@@ -188,9 +191,11 @@ class _Members:
 
     def auth(self, participant_id: str) -> AuthConfig:
         nested = self.part("auth") or _Members({}, self._where)
-        token = self.text("auth_token", nested.text("bearer_token", ""))
+        expected = participant_id
+        token = self.text("auth_token", "")
+        if not token:
+            token, expected = nested.text("bearer_token", ""), nested.text("expected_sender", participant_id)
         if token:
-            expected = nested.text("expected_sender", participant_id)
             return AuthConfig.for_bearer(token, sender_hint=participant_id, expected_sender=expected)
         agent_id = self.text("agent_id", nested.text("agent_id", ""))
         if agent_id:
@@ -200,7 +205,9 @@ class _Members:
     def start(self, address: Address, participants: tuple[str, ...]) -> SessionStart:
         extensions = self.part("extensions")
         roots = self._members.get("roots")
-        found = cast("list[object]", roots) if isinstance(roots, list) else []
+        if roots is not None and not isinstance(roots, list):
+            raise MacpSessionError(f"{self._where}: 'roots' is a list of objects with a 'uri', not {roots!r}")
+        found = cast("list[object]", roots or [])
         return SessionStart(
             mode=address.mode,
             intent=self.text("intent", ""),
@@ -216,7 +223,7 @@ class _Members:
         )
 
     def extensions(self) -> Mapping[str, bytes]:
-        return {name: _bytes(self.text(name)) for name in self._members}
+        return {name: _bytes(self.text(name)) if value != "" else b"" for name, value in self._members.items()}
 
     def kickoff(self, address: Address) -> Message[Any]:
         message_type = self.text("message_type")
@@ -225,15 +232,26 @@ class _Members:
             raise MacpSessionError(f"{self._where}: {address.mode} has no {message_type!r}")
         said = self.part("payload")
         payload = dict(said._members) if said is not None else {}
-        if message_type == "Proposal":  # what the official SDK says of one that does not say it itself
-            renamed = payload.pop("proposalId", None) or f"{address.session_id}-kickoff"
-            payload.setdefault("proposal_id", renamed)
-            title = payload.get("title") or payload.get("option") or "decide"
-            payload |= {"title": title, "option": title}
+        if (
+            message_type == "Proposal"
+        ):  # of which the official SDK fills in what is missing, and takes the details for text
+            proposal_id = payload.pop("proposalId", None) or payload.get("proposal_id")
+            option, title = payload.get("option"), payload.get("title")
+            chosen = option or title if address.mode == DECISION else title or option
+            chosen = chosen or "decide"
+            payload |= {
+                "proposal_id": proposal_id or f"{address.session_id}-kickoff",
+                "option": chosen,
+                "title": chosen,
+            }
+            if isinstance(details := payload.get("details"), str):
+                payload["details"] = base64.b64encode(details.encode()).decode()
         return Message(address.mode, from_json(payload, cls))
 
     def callback(self, allow_remote: bool) -> tuple[str, int, str]:
         host, port, path = self.text("host"), self.number("port", None), self.text("path")
+        if not 1 <= port <= 65535:
+            raise MacpSessionError(f"{self._where}: 'port' is one of 1 to 65535, not {port}")
         if not allow_remote and not _is_loopback(host):
             raise MacpSessionError(
                 f"{self._where}: {host!r} can be reached from other machines, and who posts there stops the agent: use "
@@ -261,15 +279,19 @@ def _posts(clock: Clock, host: str, port: int, path: str) -> Observable[str]:
     """Listens for HTTP while it is subscribed, and emits the body of each POST to the path. One small request a connection."""
 
     def subscribe(observer: abc.ObserverBase[str], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        open_: set[asyncio.StreamWriter] = set()
+
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            open_.add(writer)
             try:
                 async with asyncio.timeout(10):
                     status, body = await _request(reader, path)
                 writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
                 await writer.drain()
-            except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
+            except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):  # it has left, or takes too long
                 return
             finally:
+                open_.discard(writer)
                 writer.close()
             if body is not None:
                 observer.on_next(body)
@@ -284,7 +306,13 @@ def _posts(clock: Clock, host: str, port: int, path: str) -> Observable[str]:
                 await server.serve_forever()
 
         task = clock.loop.create_task(listen())
-        return Disposable(lambda: clock.run_soon(task.cancel))
+
+        def stop() -> None:
+            task.cancel()
+            for writer in open_:  # who has connected and says nothing
+                writer.transport.abort()
+
+        return Disposable(lambda: clock.run_soon(stop))
 
     return rx.create(subscribe)
 
@@ -293,8 +321,10 @@ async def _request(reader: asyncio.StreamReader, path: str) -> tuple[str, str | 
     """The status to answer with, and the body if it is what was waited for."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     method, _, rest = head.partition(" ")
-    length = next((line[15:] for line in head.lower().split("\r\n") if line.startswith("content-length:")), "0")
-    if int(length) > REQUEST_LIMIT:
+    length = next((line[15:] for line in head.lower().split("\r\n") if line.startswith("content-length:")), "0").strip()
+    if not (length.isascii() and length.isdecimal()):
+        return "400 Bad Request", None
+    if len(length) > 9 or int(length) > REQUEST_LIMIT:
         return "413 Content Too Large", None
     body = (await reader.readexactly(int(length))).decode(errors="replace")
     if rest.partition(" ")[0] != path:

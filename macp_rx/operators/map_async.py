@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from inspect import isawaitable, iscoroutine
-from typing import TypeVar
+from typing import TypeVar, overload
 
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable
@@ -20,6 +20,30 @@ __all__ = ["map_async"]
 
 A = TypeVar("A")
 B = TypeVar("B")
+
+
+@overload  # mypy cannot solve the union below for an async function inside of pipe
+def map_async(
+    fn: Callable[[A], Awaitable[B]],
+    *,
+    concurrency: int = 8,
+    timeout: float | timedelta | None = None,
+    otherwise: Callable[[A, Exception], B] | None = None,
+    finish: bool = True,
+    buffer: int = 256,
+    scheduler: abc.SchedulerBase | None = None,
+) -> Callable[[Observable[A]], Observable[B]]: ...
+@overload
+def map_async(
+    fn: Callable[[A], Awaitable[B] | B],
+    *,
+    concurrency: int = 8,
+    timeout: float | timedelta | None = None,
+    otherwise: Callable[[A, Exception], B] | None = None,
+    finish: bool = True,
+    buffer: int = 256,
+    scheduler: abc.SchedulerBase | None = None,
+) -> Callable[[Observable[A]], Observable[B]]: ...
 
 
 def map_async(

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import reactivex as rx
+from reactivex.disposable import Disposable
 
-from macp_rx import MacpClient, MacpOverflowError, MacpSessionError, MacpTimeoutError, Runtime
+from macp_rx import MacpClient, MacpOverflowError, MacpSessionError, MacpTimeoutError, Runtime, stream
 from macp_rx import operators as mo
 from macp_rx.testing import Marbles
 from tests.conftest import Recorder
@@ -131,6 +132,29 @@ def test_an_error_of_the_source_cancels_what_runs(marbles: Marbles) -> None:
     marbles.expect(marbles.hot("-a-#").pipe(mo.map_async(slow))).to_be("---#")
 
 
+def test_nothing_is_called_behind_its_own_failure(marbles: Marbles) -> None:
+    """A source that speaks while it is subscribed to has not been left by then."""
+    called: list[str] = []
+
+    def call(item: str) -> str:
+        called.append(item)
+        raise ValueError(item)
+
+    def subscribe(observer: Any, _: Any = None) -> Disposable:
+        for item in "abc":
+            observer.on_next(item)
+        observer.on_completed()
+        return Disposable()
+
+    source = stream(rx.Observable(subscribe), marbles.clock)
+    marbles.expect(source.pipe(mo.map_async(call))).to_be("#", error=ValueError("a"))
+    marbles.check(lambda: None if called == ["a"] else f"called {called}")
+
+
+def test_a_call_that_is_dropped_before_it_began_is_no_warning(marbles: Marbles) -> None:
+    marbles.expect(marbles.hot("-(a |)").pipe(mo.map_async(slow, finish=False))).to_be("-|")
+
+
 def test_each_subscription_has_calls_of_its_own(marbles: Marbles) -> None:
     result = marbles.cold("a|").pipe(mo.map_async(slow))
     marbles.expect(result).to_be("---(A |)")
@@ -148,7 +172,8 @@ def test_a_plain_observable_has_no_clock() -> None:
         rx.of("a").pipe(mo.map_async(slow))
 
 
-def test_in_real_time_it_runs_on_the_clients_loop() -> None:
+def test_in_real_time_it_runs_on_the_clients_loop_whatever_thread_the_source_speaks_on() -> None:
+    """A task that is made on another thread does not wake its loop: the answers came when something else did, or never."""
     with MacpClient.embedded(agent="chair") as client:
         heard = Recorder()
         rx.of("a", "b").pipe(mo.map_async(slow, scheduler=client.clock)).subscribe(heard)

@@ -3,11 +3,13 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import assert_type
+from typing import ClassVar, Final, assert_type
 
 import grpc
 from macp.modes.decision.v1 import decision_pb2
 from macp.modes.decision.v1.decision_pb2 import EvaluationPayload, ProposalPayload, VotePayload
+from macp.modes.quorum.v1.quorum_pb2 import ApprovalRequestPayload
+from macp.modes.task.v1.task_pb2 import TaskRequestPayload
 from macp.v1 import core_pb2, core_pb2_grpc, envelope_pb2, policy_pb2
 from reactivex import Observable, abc
 from reactivex import operators as ops
@@ -17,17 +19,27 @@ from macp_rx import (
     Agent,
     AuthConfig,
     DecisionSession,
+    ExtensionSession,
+    HandoffSession,
     MacpClient,
     Message,
+    MultiRoundSession,
     Outcome,
+    ProposalSession,
+    QuorumSession,
     RetryPolicy,
+    Session,
+    SessionStart,
     Stream,
+    TaskSession,
     agents,
     rpc_stream,
 )
 from macp_rx import operators as mo
+from macp_rx.agents.ready import Update
 from macp_rx.protocol.modes import decision, handoff, multi_round, proposal, quorum, task
 from macp_rx.protocol.policy import Policy
+from macp_rx.session import RxSession, SessionVerbs, verb
 
 
 def payloads() -> None:
@@ -184,3 +196,118 @@ async def reactive_session(session: DecisionSession) -> None:
     assert_type(await vote("p1", "APPROVE"), envelope_pb2.Ack)
     async for accepted in session.events:
         assert_type(accepted, Accepted)
+
+
+def every_mode(client: MacpClient, start: SessionStart, metadata: core_pb2.SessionMetadata) -> None:
+    negotiation, work, shift = ProposalSession(client), TaskSession(client), HandoffSession(client)
+    approval, rounds = QuorumSession(client), MultiRoundSession(client)
+    assert_type(negotiation.counter_propose("p2", "p1", "90", summary="less"), envelope_pb2.Ack)
+    assert_type(negotiation.rx.reject("p1", terminal=True), Stream[envelope_pb2.Ack])
+    assert_type(work.update_task("t1", progress=0.5), envelope_pb2.Ack)
+    assert_type(work.rx.fail_task("t1", retryable=True), Stream[envelope_pb2.Ack])
+    assert_type(shift.offer("h1", "alice"), envelope_pb2.Ack)
+    assert_type(shift.rx.add_context("h1", context=b"1"), Stream[envelope_pb2.Ack])
+    assert_type(approval.request_approval("r1", "deploy", required_approvals=2), envelope_pb2.Ack)
+    assert_type(approval.rx.abstain("r1"), Stream[envelope_pb2.Ack])
+    assert_type(rounds.contribute("7"), envelope_pb2.Ack)
+    assert_type(rounds.commit(action="go", authority_scope="all", reason="agreed"), envelope_pb2.Ack)
+    assert_type(rounds.rx.commit(action="go", authority_scope="all", reason="agreed"), Stream[envelope_pb2.Ack])
+    assert_type(negotiation.state(), proposal.State)
+    assert_type(work.states, Stream[task.State])
+    assert_type(shift.rx.state(), Stream[handoff.State])
+    assert_type(approval.state(), quorum.State)
+    assert_type(rounds.acting_as("alice").state(), multi_round.State)
+    assert_type(Session.open(client, start), Session)
+    assert_type(TaskSession.open(client, start), TaskSession)
+    assert_type(QuorumSession.of(client, metadata).acting_as(AuthConfig("t")), QuorumSession)
+    assert_type(ExtensionSession(client, "ext.notes.v1").say("Note", b"1"), envelope_pb2.Ack)
+    assert_type(ExtensionSession(client, "ext.notes.v1").rx.say("Note"), Stream[envelope_pb2.Ack])
+
+
+def decision_session(session: DecisionSession) -> None:
+    assert_type(session.vote("p1", "APPROVE"), envelope_pb2.Ack)
+    assert_type(session.rx.vote("p1", "APPROVE"), Stream[envelope_pb2.Ack])
+    assert_type(session.state(), decision.State)
+    assert_type(session.rx.state(), Stream[decision.State])
+    assert_type(session.tally, Stream[mo.Tally])
+    assert_type(session.outcome, Stream[Outcome])
+    assert_type(session.metadata(), core_pb2.SessionMetadata)
+    assert_type(session.events, Stream[Accepted])
+
+
+def described() -> None:
+    start = SessionStart(mode=decision.MODE, intent="choose", participants=["chair"], ttl_ms=60_000)
+    assert_type(start.message, Message[core_pb2.SessionStartPayload])
+    assert_type(SessionStart.from_json(start.to_json()), SessionStart)
+
+
+def note(text: str, *, loud: bool = False) -> Message[bytes]:
+    return Message("", (text.upper() if loud else text).encode(), "Note")
+
+
+class NotesVerbs(SessionVerbs):
+    note: Final = verb(note)
+
+
+class RxNotesSession(NotesVerbs, RxSession): ...
+
+
+class NotesSession(NotesVerbs, Session):
+    MODE: ClassVar[str] = "ext.notes.v1"
+
+    @property
+    def rx(self) -> RxNotesSession:
+        return self.in_form(RxNotesSession)
+
+
+def notes(client: MacpClient) -> None:
+    assert_type(NotesSession(client).note("one", loud=True), envelope_pb2.Ack)
+    assert_type(NotesSession(client).rx.note("one"), Stream[envelope_pb2.Ack])
+
+
+async def ask(proposal: Accepted[ProposalPayload]) -> str:
+    return proposal.payload.option
+
+
+async def compute(request: Accepted[TaskRequestPayload], update: Update) -> bytes:
+    update(0.5, "half", status="adding")
+    return request.payload.input
+
+
+def taking(request: Accepted[ApprovalRequestPayload]) -> str | None:
+    return "APPROVE" if request.payload.required_approvals > 1 else None
+
+
+def answer(proposal: Accepted[ProposalPayload]) -> list[Message]:
+    return [decision.vote(proposal.payload.proposal_id, "APPROVE")]
+
+
+async def mind(proposal: Accepted[ProposalPayload]) -> agents.Evaluation:
+    return agents.Evaluation("APPROVE", 0.5, proposal.payload.option)
+
+
+def ready_made(session: DecisionSession, client: MacpClient) -> list[Agent]:
+    assert_type(agents.voter(ask, fallback="ABSTAIN", timeout=5), Agent)
+    assert_type(agents.on(ProposalPayload).say(answer, concurrency=2), Agent)
+    panel = {"alice": agents.voter(approve), "bob": agents.evaluator(mind)}
+    assert_type(agents.run(session, panel), Outcome)
+    assert_type(agents.outcome_of(session, {AuthConfig("t"): agents.voter(ask)}), Stream[Outcome])
+    assert_type(agents.serve(client, agents.merge(*panel.values())), abc.DisposableBase)
+    return [
+        agents.approver(taking),
+        agents.task_worker("alice", compute, takes_over=True),
+        agents.handoff_target("alice", lambda offer: offer.payload.scope == "all"),
+        agents.majority_committer(action="go", electorate={"alice"}, timeout=timedelta(seconds=5)),
+        agents.from_start(lambda start: agents.voter(lambda _: start.payload.intent)),
+    ]
+
+
+def asking(events: Stream[Accepted], client: MacpClient) -> None:
+    proposals = events.pipe(mo.of_type(ProposalPayload))
+    assert_type(proposals.pipe(mo.map_async(ask)), Stream[str])
+    assert_type(proposals.pipe(mo.map_async(approve)), Stream[str])
+
+    def outcomes(metadata: core_pb2.SessionMetadata, events: Stream[Accepted]) -> Stream[Outcome]:
+        return events.pipe(mo.outcome())
+
+    assert_type(client.each_session(outcomes), Stream[Outcome])

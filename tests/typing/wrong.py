@@ -3,12 +3,25 @@
 
 import grpc
 from macp.modes.decision.v1 import decision_pb2
-from macp.modes.decision.v1.decision_pb2 import VotePayload
+from macp.modes.decision.v1.decision_pb2 import ProposalPayload, VotePayload
+from macp.modes.task.v1.task_pb2 import TaskRequestPayload
 from macp.v1 import core_pb2, core_pb2_grpc, envelope_pb2, policy_pb2
 from reactivex import Observable
 
-from macp_rx import Accepted, DecisionSession, MacpClient, Message
+from macp_rx import (
+    Accepted,
+    DecisionSession,
+    MacpClient,
+    Message,
+    MultiRoundSession,
+    ProposalSession,
+    QuorumSession,
+    SessionStart,
+    TaskSession,
+    agents,
+)
 from macp_rx import operators as mo
+from macp_rx.agents.ready import Update
 from macp_rx.protocol.modes import decision
 
 VotePayload(proposal=1)  # error: there is no such field
@@ -86,3 +99,44 @@ def blocking_session(client: MacpClient, session: DecisionSession) -> None:
 async def reactive_session(session: DecisionSession) -> None:
     str((await session.rx.vote("p1", "APPROVE")).accepted)  # error: an Ack has no such field
     await session.vote("p1", "APPROVE")  # error: without rx the call blocks, and returns the Ack
+
+
+def every_mode(client: MacpClient, start: SessionStart) -> None:
+    ProposalSession(client).counter_propose("p2", "90")  # error: what it supersedes is missing
+    TaskSession(client).rx.update_task("t1", 0.5)  # error: progress goes by its name
+    QuorumSession(client).request_approval("r1", "deploy")  # error: how many must approve is missing
+    MultiRoundSession(client).rx.contribute(7)  # error: a value is text
+    MultiRoundSession(client).vote("p1", "APPROVE")  # error: this mode has no votes
+    str(TaskSession(client).state().votes)  # error: the state of another mode
+    str(DecisionSession(client).rx.state().phase)  # error: a stream of states is no state
+    DecisionSession(client).commit("go", "all", "agreed")  # error: what a commitment says goes by name
+    SessionStart(mode=decision.MODE, intent="choose", ttl_ms=5)  # error: without participants
+    start.ttl_ms = 5  # error: it is frozen
+
+
+def one(proposal: Accepted[ProposalPayload]) -> int:
+    return 1
+
+
+async def no_update(request: Accepted[TaskRequestPayload]) -> bytes:
+    return b""
+
+
+def half(request: Accepted[TaskRequestPayload], update: Update) -> None:
+    update("half")  # error: progress is a number
+
+
+def ready_made(session: DecisionSession, client: MacpClient) -> None:
+    agents.voter(one)  # error: a vote is text
+    agents.on(VotePayload).say(one)  # error: it answers proposals, not votes
+    agents.on(str)  # error: a payload class is a protobuf class
+    agents.task_worker("alice", no_update)  # error: work is handed a function to tell its progress
+    agents.run(session, {"alice": agents.on(VotePayload)})  # error: without say it is no agent
+    agents.run(session, {1: agents.voter(lambda _: "APPROVE")})  # error: a name or a credential
+    agents.serve(client, agents.voter)  # error: what makes an agent is none
+    agents.majority_committer(declined="no")  # error: without an action
+
+
+async def mapped(events: Observable[Accepted[ProposalPayload]]) -> None:
+    events.pipe(mo.map_async(half))  # error: it takes another kind of item, and two of them
+    events.pipe(mo.map_async(one, concurrency="8"))  # error: how many is a number
