@@ -13,9 +13,8 @@ HERE = [Path(__file__).parent / "data", Path(__file__).parent / "ours"]
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     folders = [*HERE, *metafunc.config.getoption("--conformance", [])]
-    found = [
-        Fixture(path) for folder in folders for path in sorted(folder.glob("*.json")) if path.name != "schema.json"
-    ]
+    paths = [path for folder in folders for path in sorted(folder.glob("*.json")) if path.name != "schema.json"]
+    found = [Fixture(path.stem, path.read_text()) for path in paths]
     if "clocked_fixture" in metafunc.fixturenames:
         clocked = [fixture for fixture in found if fixture.clocked]
         metafunc.parametrize("clocked_fixture", clocked, ids=lambda fixture: fixture.name)

@@ -27,10 +27,10 @@ STATES = {name.removeprefix("SESSION_STATE_").capitalize(): number for name, num
 
 def test_the_pure_functions_conform(fixture: Fixture) -> None:
     session_id = str(uuid.uuid4())
-    mode = MODES[fixture.mode]
+    mode = MODES[fixture.session.mode]
     policies = dict(BUILT_IN)
-    if fixture.needs_policy:
-        policy = policy_from(_descriptor(fixture.policy))
+    if fixture.session.policy is not None:
+        policy = policy_from(fixture.session.policy)
         policies[policy.policy_id] = policy
     now = 0 if fixture.clocked else 1
     session = lifecycle.start(fixture.start(session_id), now, mode=mode, policies=policies)
@@ -41,9 +41,9 @@ def test_the_pure_functions_conform(fixture: Fixture) -> None:
             session, refusal = lifecycle.receive(session, mode, step.envelope, step.at_ms or number)
             code = refusal.code if refusal else None
         step.check(number, code)
-    assert session.state == STATES[fixture.expected_final_state]
+    assert session.state == STATES[fixture.session.final_state]
     state = mode.mode.as_json(session.mode_state)
-    assert is_subset(fixture.expected_mode_state or {}, state), state
+    assert is_subset(fixture.session.expected.get("expected_mode_state", {}), state), state
     fixture.check_history([entry for entry in session.log or () if entry.envelope is not None])
     assert lifecycle.replay(session.log or (), mode, session.bound.policy) == session
 
@@ -58,7 +58,7 @@ def _refused_start(envelope: Envelope, policies: Mapping[str, Policy]) -> str | 
 
 
 def test_a_runtime_conforms(fixture: Fixture, connect: Connect) -> None:
-    _drive(fixture, connect(fixture.initiator), lambda _at: None)
+    _drive(fixture, connect(fixture.session.initiator), lambda _at: None)
 
 
 def test_a_runtime_conforms_on_a_clock(clocked_fixture: Fixture) -> None:
@@ -68,12 +68,12 @@ def test_a_runtime_conforms_on_a_clock(clocked_fixture: Fixture) -> None:
         clock.advance_to(at_ms / 1000)
 
     with Runtime(clock=clock) as runtime:
-        _drive(clocked_fixture, MacpClient.embedded(agent=clocked_fixture.initiator, runtime=runtime), advance)
+        _drive(clocked_fixture, MacpClient.embedded(agent=clocked_fixture.session.initiator, runtime=runtime), advance)
 
 
 def _drive(fixture: Fixture, client: MacpClient, advance: Callable[[int], None]) -> None:
-    if fixture.needs_policy:
-        _register(client.acting_as("macp-conform"), fixture.policy)
+    if fixture.session.policy is not None:
+        _register(client.acting_as("macp-conform"), fixture.session.policy)
     session_id = str(uuid.uuid4())
     client.send(fixture.start(session_id))
     for number, step in enumerate(fixture.steps(session_id), start=1):
@@ -85,12 +85,12 @@ def _drive(fixture: Fixture, client: MacpClient, advance: Callable[[int], None])
         except MacpAckError as refusal:
             code = refusal.code
         step.check(number, code)
-    assert client.get_session(session_id).metadata.state == STATES[fixture.expected_final_state]
+    assert client.get_session(session_id).metadata.state == STATES[fixture.session.final_state]
     said = [accepted.envelope for accepted in client.history(session_id)]
     fixture.check_history([Entry(_kind(envelope), 0, envelope) for envelope in said])
-    if fixture.expected_resolution:
+    if expected := fixture.session.expected.get("expected_resolution"):
         resolution = core_pb2.CommitmentPayload.FromString(said[-1].payload)
-        assert is_subset(fixture.expected_resolution, as_json(resolution))
+        assert is_subset(expected, as_json(resolution))
 
 
 def _kind(envelope: Envelope) -> Kind:
@@ -98,18 +98,7 @@ def _kind(envelope: Envelope) -> Kind:
     return Kind.SYNTHETIC if envelope.message_id.startswith(handoff.RESERVED) else Kind.MESSAGE
 
 
-def _descriptor(policy: dict[str, Any]) -> policy_pb2.PolicyDescriptor:
-    return policy_pb2.PolicyDescriptor(
-        policy_id=policy["policy_id"],
-        mode=policy["mode"],
-        description=policy.get("description", ""),
-        rules=json.dumps(policy["rules"], separators=(",", ":")),
-        schema_version=policy["schema_version"],
-    )
-
-
-def _register(client: MacpClient, policy: dict[str, Any]) -> None:
-    descriptor = _descriptor(policy)
+def _register(client: MacpClient, descriptor: policy_pb2.PolicyDescriptor) -> None:
     try:
         client.register_policy(descriptor)
     except MacpRefusedError:
