@@ -366,11 +366,13 @@ class TestTheServersLog:
 
     @pytest.mark.server
     def test_what_it_has_discarded_is_an_error(self, tmp_path: Path) -> None:
-        with running_server(MACP_MEMORY_ONLY="0", MACP_DATA_DIR=str(tmp_path)) as server:
-            with conftest.dial(server.target) as client:
-                session = DecisionSession(client)
-                session.start(intent="forgotten", participants=["chair", "alice"], ttl_ms=60_000)
-                decide(session)
+        with (
+            running_server(MACP_MEMORY_ONLY="0", MACP_DATA_DIR=str(tmp_path)) as server,
+            conftest.dial(server.target) as client,
+        ):
+            session = DecisionSession(client)
+            session.start(intent="forgotten", participants=["chair", "alice"], ttl_ms=60_000)
+            decide(session)
         with pytest.raises(MacpTranscriptError, match=r"log\.jsonl, line 1: .*discarded .* up to sequence 4"):
             replay(tmp_path / "sessions" / session.session_id / "log.jsonl").run()
 
