@@ -86,8 +86,8 @@ class Marbles:
 
         Args:
             lanes: who says what when, a line for each as `Timeline` has them.
-            legend: what the names mean: a SessionStart, which comes first; a Message; an `Exactly`; a PolicyDescriptor, which is
-                registered; or what is done, such as ``lambda session: session.suspend()``.
+            legend: what the names mean: a SessionStart, which comes first; a Message, or `said` by its sender; an `Exactly`; a
+                PolicyDescriptor, which is registered; or what is done, such as ``lambda session: session.suspend()``.
 
         Raises:
             MacpSessionError: a name that means nothing; no SessionStart; a code with nothing before it.

@@ -45,6 +45,7 @@ class Fixture:
 
     def __init__(self, name: str, text: str) -> None:
         self.name = name
+        self.text = text
         self.session = fixture.Fixture.from_json(text)
 
     @property

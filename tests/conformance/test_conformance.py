@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import jsonschema
 from macp.v1 import core_pb2, policy_pb2
 from macp.v1.envelope_pb2 import Envelope, SessionState
 
@@ -19,6 +20,9 @@ from macp_rx.protocol.lifecycle import Entry, Kind
 from macp_rx.protocol.modes import MODES, handoff
 from macp_rx.protocol.policy import BUILT_IN, Policy, policy_from
 from macp_rx.protocol.receipt import verify_receipt
+from macp_rx.testing import Marbles, from_fixture
+from macp_rx.timeline import Timeline
+from tests.conformance.conftest import HERE
 from tests.conformance.fixtures import Fixture, as_json, is_subset
 from tests.conftest import Connect
 
@@ -69,6 +73,45 @@ def test_a_runtime_conforms_on_a_clock(clocked_fixture: Fixture) -> None:
 
     with Runtime(clock=clock) as runtime:
         _drive(clocked_fixture, MacpClient.embedded(agent=clocked_fixture.session.initiator, runtime=runtime), advance)
+
+
+def _as_marbles_and_back(fixture: Fixture) -> Fixture:
+    """The fixture that is written of how the embedded runtime plays this one's marbles."""
+    marbles = Marbles()
+    lanes = from_fixture(fixture.text)
+    assert Timeline.parse(str(lanes)) == lanes
+    played = marbles.session(lanes)
+    marbles.run()
+    assert played.timeline == lanes
+    return Fixture(fixture.name, played.to_fixture(fixture.session.description))
+
+
+def test_marbles_are_the_same_fixture(fixture: Fixture) -> None:
+    again = _as_marbles_and_back(fixture)
+    jsonschema.validate(json.loads(again.text), json.loads((HERE[0] / "schema.json").read_text()))
+    before, after = fixture.session, again.session
+    assert (after.mode, after.initiator, after.start, after.policy) == (
+        before.mode,
+        before.initiator,
+        before.start,
+        before.policy,
+    )
+    assert after.steps == before.steps
+    assert (after.final_state, after.description) == (before.final_state, before.description)
+    for name in after.expected.keys() & before.expected.keys():
+        assert is_subset(before.expected[name], after.expected[name])
+    test_the_pure_functions_conform(again)
+
+
+def test_a_runtime_conforms_to_what_marbles_are_written_as(fixture: Fixture, connect: Connect) -> None:
+    again = _as_marbles_and_back(fixture)
+    _drive(again, connect(again.session.initiator), lambda _at: None)
+
+
+def test_a_runtime_conforms_to_what_marbles_are_written_as_on_a_clock(clocked_fixture: Fixture) -> None:
+    again = _as_marbles_and_back(clocked_fixture)
+    assert again.clocked
+    test_a_runtime_conforms_on_a_clock(again)
 
 
 def _drive(fixture: Fixture, client: MacpClient, advance: Callable[[int], None]) -> None:
