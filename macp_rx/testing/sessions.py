@@ -334,7 +334,7 @@ def _marks(timeline: Timeline, legend: Mapping[str, Any]) -> list[_Mark]:
                 f"{name} means {value!r}; in a session it is a SessionStart, a Message, an Exactly, a PolicyDescriptor, or "
                 "what is done, such as lambda session: session.suspend()"
             )
-        marks.append(_Mark(event.time, event.lane, name, value))
+        marks.append(_Mark(event.time, event.lane, name, cast("Any", value)))
     return marks
 
 
@@ -354,10 +354,9 @@ def _refuse(marks: list[_Mark], event: Event, code: str, legend: Mapping[str, An
 def _start(marks: Sequence[_Mark]) -> tuple[_Mark, Message[SessionStartPayload]]:
     """The SessionStart, with which a session begins."""
     first = next((mark for mark in marks if not isinstance(mark.value, PolicyDescriptor)), None)
-    message = None if first is None else first.value
-    if isinstance(message, SessionStart):
-        message = message.message
-    if first is None or not isinstance(message, Message) or not isinstance(message.payload, SessionStartPayload):
+    value: Any = None if first is None else first.value
+    message: Any = value.message if isinstance(value, SessionStart) else value
+    if first is None or not isinstance(message, Message) or message.message_type != "SessionStart":
         raise MacpSessionError(
             "a session begins with a SessionStart, in the lane of who opens it: 'chair : S-p', {'S': SessionStart(…), …}"
         )
