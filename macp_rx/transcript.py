@@ -19,7 +19,7 @@ import math
 import uuid
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike, fspath
 from typing import IO, Any, Final, Self, TypeAlias, cast
 
@@ -112,10 +112,11 @@ class Recording(abc.DisposableBase):
     def dispose(self) -> None:
         """Ends it; what was written is whole."""
         self._subscription.dispose()
-        try:
-            self._clock.run_soon(self._finish)
-        except MacpClosedError:  # nothing runs there any more that could still write
-            self._finish()
+        if self._clock.runs_by_itself:
+            with suppress(MacpClosedError):  # then nothing runs there any more that could still write
+                self._clock.run_soon(self._finish)
+                return
+        self._finish()
 
     def _write(self, accepted: Accepted) -> None:
         if self._ended:
@@ -189,7 +190,8 @@ def replay(file: File, *, speed: float | None = 1.0, clock: Clock | None = None)
         speed=None  (S p v v C |)
 
     Args:
-        file: a transcript, a runtime's ``log.jsonl``, or a conformance fixture; a path or an open file.
+        file: a transcript, a runtime's ``log.jsonl``, or a conformance fixture; a path, or an open file, which one subscription
+            at a time reads.
         speed: how many times as fast; None is at once.
         clock: whose time; a VirtualClock of its own by default, on which days take no time. ``client.clock`` is real time.
 
@@ -356,7 +358,7 @@ def _opened(file: File) -> Generator[IO[Any]]:
     else:
         if file.seekable():
             file.seek(0)
-        yield file
+        yield getattr(file, "buffer", file)  # the bytes of a text file, so that those that are no text have a line, too
 
 
 _Reader = Callable[[Mapping[str, Any]], _Heard | None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -214,12 +215,29 @@ class TestRecording:
         with pytest.raises(MacpTransportError, match="SESSION_NOT_FOUND"):
             recording.end.run()
 
-    def test_a_client_that_closes_ends_it(self, virtual_time: VirtualClock, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("what", ["session", "its id", "all"])
+    def test_a_client_that_closes_ends_it(self, connect: Connect, what: str) -> None:
+        session = DecisionSession(connect("chair"))
+        session.start(intent="closed", participants=["chair"], ttl_ms=60_000)
+        recorded: dict[str, Any] = {
+            "session": session,
+            "its id": session.session_id,
+            "all": session.client.all_events(where=lambda metadata: metadata.session_id == session.session_id),
+        }
+        recording = record(session.client, recorded[what], io.BytesIO())
+        conftest.wait_until(session.client.clock, lambda: recording.count == 1)
+        ended = conftest.Recorder()
+        recording.end.subscribe(ended)
+        session.client.close()
+        ended.wait_for_end()
+        assert isinstance(ended.error, MacpClosedError)
+
+    def test_a_file_that_it_has_opened_is_closed(self, virtual_time: VirtualClock, tmp_path: Path) -> None:
         with embedded(virtual_time) as client:
             recording = record(client, client.all_events(), tmp_path / "a.jsonl")
-            virtual_time.run_until_idle()
-        with pytest.raises(MacpClosedError):
-            recording.end.run()
+            recording.dispose()
+            recording.dispose()
+            gc.collect()  # a file that is left open warns, which is an error here
 
     def test_memory_is_flat(self, virtual_time: VirtualClock) -> None:
         said = Accepted(1, Envelope(mode="m", message_type="t", payload=b"x" * 1000))
@@ -432,6 +450,12 @@ class TestWhatIsWrong:
         came, (error,) = read(io.BytesIO(GOOD.encode() + b'{"envelope": "\xff"}\n'))
         assert (len(came), error.line) == (1, 2)
         assert "no UTF-8: invalid start byte at byte 14" in str(error)
+
+    def test_bytes_that_are_no_text_in_a_file_that_is_open_as_text(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jsonl").write_bytes(GOOD.encode() + b"\xff\n")
+        with open(tmp_path / "a.jsonl", encoding="utf-8") as file:
+            came, (error,) = read(file)
+        assert (len(came), error.line) == (1, 2)
 
     def test_an_entry_of_a_log(self) -> None:
         entry = {"message_id": "", "entry_kind": "Other", "session_id": "s"}

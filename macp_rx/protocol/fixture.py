@@ -138,6 +138,8 @@ class Fixture:
             MacpSessionError: it says what a fixture cannot.
         """
         said = {name for name in ("context_id", "extensions", "roots", "max_suspend_ms") if getattr(self.start, name)}
+        if not self.steps:
+            raise MacpSessionError("a fixture has a message at the least, beside its SessionStart")
         if said:
             raise MacpSessionError(f"a fixture's SessionStart cannot say {', '.join(sorted(said))}: leave it out")
         members: dict[str, object] = {

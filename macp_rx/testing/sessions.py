@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeAlias, cast
 
 from google.protobuf.message import Message as Protobuf
@@ -138,7 +139,7 @@ class PlayedSession:
 
     def _do(self, mark: _Mark) -> None:
         if mark.value is None:
-            self._ask(lambda: self._note(mark, Completed()) if self.state in ENDED else None)
+            self._ask(partial(self._note_end, mark))
             return
 
         def refused(error: Exception) -> None:
@@ -186,6 +187,10 @@ class PlayedSession:
     def _note(self, mark: _Mark, what: Notification) -> None:
         self._events.append(Event(self._clock.time, mark.sender, what))
 
+    def _note_end(self, mark: _Mark) -> None:
+        if self.state in ENDED:
+            self._note(mark, Completed())
+
     def _ask(self, then: Callable[[], object]) -> None:
         """Learns the session's state."""
 
@@ -193,13 +198,18 @@ class PlayedSession:
             name = SessionState.Name(response.metadata.state).removeprefix("SESSION_STATE_")
             self.state = name.capitalize()
 
-        def completed(_error: Exception | None = None) -> None:  # an error where its SessionStart was refused
+        def unknown(error: Exception) -> None:
+            if getattr(error, "code", "") != "SESSION_NOT_FOUND":  # its SessionStart was refused
+                raise error
+            completed()
+
+        def completed() -> None:
             self._busy = False
             then()
             self.go_on()
 
         asking = self._client.rx.get_session(self.session.session_id)
-        asking.subscribe(answered, completed, completed)
+        asking.subscribe(answered, unknown, completed)
 
     def _tell(self) -> None:
         """Learns how it all ended, when everything was said."""

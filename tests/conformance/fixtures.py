@@ -1,4 +1,4 @@
-"""A fixture as the specification's runner reads it (`protocol.md` 11.1), with its quirks."""
+"""A fixture, and what the specification's runner checks of it (`protocol.md` 11.1)."""
 
 from __future__ import annotations
 

@@ -91,7 +91,9 @@ def test_what_the_specifications_runner_leaves_out_cannot_be_written(message: Me
 
 
 def test_a_start_that_it_cannot_say_cannot_be_written() -> None:
-    fixture = with_step()
+    with pytest.raises(MacpSessionError, match="a message at the least"):
+        with_step().to_json()
+    fixture = with_step(Step(sender="a", message=decision.vote("p1", "APPROVE")))
     fixture.start.context_id = "c"
     with pytest.raises(MacpSessionError, match="SessionStart cannot say context_id"):
         fixture.to_json()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from macp.modes.decision.v1.decision_pb2 import VotePayload
 from macp.v1.core_pb2 import CommitmentPayload
 from macp.v1.policy_pb2 import PolicyDescriptor
@@ -175,6 +178,19 @@ def test_a_session_stands_in_a_text_with_its_legend(marbles: Marbles) -> None:
     played = marbles.session(str(lanes))
     marbles.run()
     assert played.timeline == lanes
+
+
+@given(st.lists(st.tuples(st.sampled_from(["chair", "alice", "bob"]), st.sampled_from("pvC")), min_size=1, max_size=8))
+def test_what_happened_is_what_lanes_expect(said: list[tuple[str, str]]) -> None:
+    asked = Marbles()
+    happened = [Event(2000 * number, sender, Next(LEGEND[name])) for number, (sender, name) in enumerate(said, start=1)]
+    played = asked.session(Timeline((Event(0, "chair", Next(START)), *happened)))
+    with suppress(AssertionError):  # lanes without codes: what is refused is not expected
+        asked.run()
+    for lanes in (played.timeline, str(played.timeline), from_fixture(played.to_fixture())):
+        again = Marbles()
+        again.session(lanes)
+        again.run()
 
 
 class TestFailures:
