@@ -26,7 +26,6 @@ from benchmarks.server import AGENT, CONFIGURATION, METADATA, VERSION, connect, 
 from macp_rx import Accepted, Runtime
 from macp_rx.protocol.messages import DECISION, message_type_of
 from macp_rx.runtime import SqliteStore, dev_identity, kernel
-from macp_rx.runtime.identity import Caller, Rates
 from macp_rx.runtime.state import Kept, State
 
 __all__ = ["rows"]
@@ -121,8 +120,7 @@ def _request(session_id: str, sender: str, payload: Message) -> core_pb2.SendReq
     )
 
 
-RATES = Rates(None, None)
-CALLERS = {agent: Caller(dev_identity(agent), RATES) for agent in ALL}
+CALLERS = {agent: dev_identity(agent) for agent in ALL}
 
 
 def _answered(requests: list[core_pb2.SendRequest]) -> float:

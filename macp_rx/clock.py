@@ -461,7 +461,7 @@ class _TimelessLoop(asyncio.AbstractEventLoop):
     """What asyncio's tasks, futures, sleeps and timeouts need of a loop, on a VirtualClock's queue.
 
     A whole loop beside the clock would have a queue of its own, and which of the two goes first would be chance. What is not
-    here (threads, sockets, signals) raises NotImplementedError, as the base class says.
+    here (sockets, signals, subprocesses) raises NotImplementedError, as the base class says.
     """
 
     def __init__(self, clock: VirtualClock) -> None:
@@ -518,6 +518,12 @@ class _TimelessLoop(asyncio.AbstractEventLoop):
         self, when: float, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         return self.call_later(when - self.time(), callback, *args, context=context)
+
+    def run_in_executor(self, executor: object, func: object, *args: object) -> asyncio.Future[Any]:
+        raise MacpWouldBlockError(
+            "asyncio.to_thread and run_in_executor need real time: under a VirtualClock there is one thread, so call the "
+            "function itself, or await asyncio.sleep for the time that it would take"
+        )
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         logging.getLogger("asyncio").error(context["message"], exc_info=context.get("exception"))

@@ -8,14 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import update_wrapper
+from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, Self, TypeVar, cast
 
+import reactivex as rx
 from macp.modes.decision.v1.decision_pb2 import VotePayload
 from macp.v1 import core_pb2, policy_pb2
 from macp.v1.envelope_pb2 import Ack, Envelope
-from reactivex import Observable, abc
+from reactivex import Observable, Subject, abc
 from reactivex import operators as ops
-from reactivex.disposable import Disposable
 
 from macp_rx.client import MacpClient
 from macp_rx.errors import MacpAckError, MacpSessionError
@@ -37,6 +38,7 @@ if TYPE_CHECKING:  # who only reads and sends imports no operators
     from macp_rx.operators.tally import Tally
 
 __all__ = [
+    "Address",
     "Agent",
     "DecisionSession",
     "ExtensionSession",
@@ -102,6 +104,10 @@ def verb(make: Callable[P, Message[Any]]) -> call[SessionVerbs, P, Ack]:
         return session.saying(make(*args, **kwargs))
 
     update_wrapper(say, make)
+    # not by __wrapped__, of which help() would take the first parameter off for the session's
+    parameters = [Parameter("session", Parameter.POSITIONAL_ONLY), *signature(make).parameters.values()]
+    del vars(say)["__wrapped__"]
+    vars(say)["__signature__"] = Signature(parameters, return_annotation="Stream[Ack]")
     return call(say)
 
 
@@ -121,6 +127,11 @@ class SessionVerbs:
     def client(self) -> MacpClient:
         """The connection, and who is speaking."""
         return self._client
+
+    @property
+    def address(self) -> Address:
+        """The session's mode, id and versions."""
+        return self._address
 
     @property
     def session_id(self) -> str:
@@ -274,32 +285,37 @@ class SessionVerbs:
         Raises:
             MacpSessionError: what the agent returned is no Observable.
         """
-        times: Counter[bytes] = Counter()
-
-        def send(message: Message[Any]) -> Observable[Ack]:
-            return self.saying(message, message_id(message)).pipe(ops.catch(refused))
-
-        def message_id(message: object) -> str:
-            if not isinstance(message, Message):
-                return ""  # `saying` tells what is wrong
-            said = _digest(
-                self.session_id.encode(), self._sender.encode(), message.message_type.encode(), message.payload_bytes
-            )
-            times[said] += 1
-            return _digest(said, b"%d" % times[said]).hex()[:32]
-
-        def refused(error: Exception, _source: Observable[Ack]) -> Observable[Ack]:
-            if not isinstance(error, MacpAckError):
-                raise error
-            on_refusal(error)
-            return Observable(_completed)
-
-        messages = agent(events)
-        if not isinstance(messages, Observable):
-            raise MacpSessionError(f"an agent returns an Observable of Messages, not {type(messages).__name__}")
         from macp_rx import operators as mo
+        from macp_rx.operators.lift import like
 
-        return stream(messages, self._client.clock).pipe(mo.send_to(send))
+        over: Subject[None] = Subject()
+
+        def end() -> None:
+            over.on_next(None)
+
+        # an agent may have reasons to speak of its own, such as a timer, and does not outlive the session for them
+        messages = said_by(agent, like(events, events.pipe(ops.do_action(on_completed=end)))).pipe(ops.take_until(over))
+
+        def speak(_scheduler: abc.SchedulerBase) -> Observable[Ack]:
+            times: Counter[bytes] = Counter()
+            # who has no name here may be anybody: the same ids as another's would make a duplicate of what it says
+            speaker = self._sender or self._client.clock.new_id()
+
+            def send(message: Message[Any]) -> Observable[Ack]:
+                return _passing_over_refusals(self.saying(message, message_id(message)), on_refusal)
+
+            def message_id(message: object) -> str:
+                if not isinstance(message, Message):
+                    return ""  # `saying` tells what is wrong
+                said = _digest(
+                    self.session_id.encode(), speaker.encode(), message.message_type.encode(), message.payload_bytes
+                )
+                times[said] += 1
+                return _digest(said, b"%d" % times[said]).hex()[:32]
+
+            return messages.pipe(mo.send_to(send))
+
+        return stream(rx.defer(speak), self._client.clock)
 
     def log_error(self, error: Exception) -> None:
         """Logs what became of an agent, as `join` does by default: a refused message is a warning, for the agent goes on."""
@@ -365,9 +381,32 @@ def _digest(*parts: bytes) -> bytes:
     return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).digest()
 
 
-def _completed(observer: abc.ObserverBase[Ack], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-    observer.on_completed()
-    return Disposable()
+def _passing_over_refusals(acknowledged: Stream[Ack], on_refusal: Callable[[Exception], None]) -> Observable[Ack]:
+    def subscribe(observer: abc.ObserverBase[Ack], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        def failed(error: Exception) -> None:
+            if isinstance(error, MacpAckError):
+                on_refusal(error)
+                observer.on_completed()
+            else:
+                observer.on_error(error)
+
+        return acknowledged.subscribe(observer.on_next, failed, observer.on_completed, scheduler=scheduler)
+
+    return Observable(subscribe)
+
+
+def said_by(agent: Agent, events: Observable[Accepted]) -> Observable[Message[Any]]:
+    """What an agent says about these events.
+
+    Raises:
+        MacpSessionError: it is no agent: not a function, or one that returns no Observable.
+    """
+    if not callable(agent):
+        raise MacpSessionError(f"an agent is a function from events to messages, not {agent!r}")
+    messages = agent(events)
+    if not isinstance(messages, Observable):
+        raise MacpSessionError(f"an agent returns an Observable of Messages, not {type(messages).__name__}")
+    return messages
 
 
 class RxSession(SessionVerbs, Reactive):
@@ -507,7 +546,7 @@ class ModeVerbs(SessionVerbs, Generic[S]):
         def under(answer: policy_pb2.GetPolicyResponse) -> Stream[S]:
             return events.pipe(mo.states(self._rules, policy=answer.policy_descriptor))
 
-        policy_id = self._address.policy_version
+        policy_id = self._address.policy_version or POLICY_VERSION  # as the runtime binds a session that names none
         if policy_id in BUILT_IN:
             return events.pipe(mo.states(self._rules))
         return self._client.rx.get_policy(policy_id).pipe(ops.flat_map(under))

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import inspect
 import subprocess
 import sys
 import threading
+from collections.abc import Coroutine
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
 
 import pytest
 import reactivex as rx
@@ -14,11 +19,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reactivex import operators as ops
 
-from macp_rx import LoopClock, MacpClosedError, MacpOverflowError, MacpSessionError, MacpWouldBlockError, stream
+from macp_rx import (
+    DecisionSession,
+    LoopClock,
+    MacpClient,
+    MacpClosedError,
+    MacpOverflowError,
+    MacpSessionError,
+    MacpWouldBlockError,
+    Runtime,
+    stream,
+)
 from macp_rx.clock import START, LoopTimeClock, VirtualClock, VirtualLoop
 from macp_rx.envelope import new_session_id
 from macp_rx.protocol.validation import is_session_id
 from tests.conftest import Recorder
+
+_T = TypeVar("_T")
 
 
 def test_first_in_first_out_at_equal_times() -> None:
@@ -253,4 +270,309 @@ def test_a_virtual_loop_says_when_it_would_wait_for_ever() -> None:
         with pytest.raises(MacpWouldBlockError, match="nothing is scheduled"):
             loop.run_until_complete(loop.create_future())
     finally:
+        loop.close()
+
+
+class TestCoroutines:
+    """asyncio on a VirtualClock: its timers are in the clock's own queue."""
+
+    @staticmethod
+    def run(clock: VirtualClock, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        task = clock.loop.create_task(coroutine)
+        clock.run_until_idle()
+        return task.result()
+
+    def test_sleep_passes_virtual_time(self) -> None:
+        clock, ran = VirtualClock(), list[tuple[str, int]]()
+
+        async def sleeper(name: str, seconds: float) -> None:
+            for _ in range(2):
+                await asyncio.sleep(seconds)
+                ran.append((name, clock.time))
+
+        async def both() -> None:
+            await asyncio.gather(sleeper("day", 86_400), sleeper("hour", 3600), sleeper("now", 0))
+
+        self.run(clock, both())
+        assert ran == [
+            ("now", 0),
+            ("now", 0),
+            ("hour", 3_600_000_000),
+            ("hour", 7_200_000_000),
+            ("day", 86_400_000_000),
+            ("day", 172_800_000_000),
+        ]
+
+    def test_they_take_turns_with_what_is_scheduled(self) -> None:
+        clock, ran = VirtualClock(), list[str]()
+
+        async def later() -> None:
+            await asyncio.sleep(1)
+            ran.append("coroutine")
+
+        clock.schedule_relative(1, lambda _s, _t: ran.append("before"))
+        task = clock.loop.create_task(later())
+        clock.schedule_relative(1, lambda _s, _t: ran.append("behind what was queued when it slept"))
+        clock.run_until_idle()
+        assert task.done()
+        assert ran == ["before", "behind what was queued when it slept", "coroutine"]
+
+    def test_a_timeout_is_virtual_and_a_cancelled_one_moves_nothing(self) -> None:
+        clock = VirtualClock()
+
+        async def late() -> float:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(5):
+                    await asyncio.sleep(10)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.sleep(10), 2)
+            async with asyncio.timeout(3600):
+                await asyncio.sleep(1)
+            return asyncio.get_running_loop().time()
+
+        assert self.run(clock, late()) == 8
+        assert clock.time == 8_000_000  # and not the hour of the timer that was cancelled
+        assert clock.is_idle
+
+    def test_a_timer_of_the_loop_that_is_cancelled(self) -> None:
+        clock, ran = VirtualClock(), list[int]()
+        handle = clock.loop.call_later(3600, ran.append, 1)
+        at = clock.loop.call_at(2, ran.append, 2)
+        assert at.when() == 2
+        handle.cancel()
+        clock.run_until_idle()
+        assert (ran, clock.time, handle.cancelled()) == ([2], 2_000_000, True)
+
+    def test_a_callback_that_is_cancelled_does_not_run(self) -> None:
+        clock, ran = VirtualClock(), list[int]()
+        clock.loop.call_soon(ran.append, 1)
+        clock.loop.call_soon(ran.append, 2).cancel()
+        clock.loop.call_soon_threadsafe(ran.append, 3)
+        clock.run_until_idle()
+        assert ran == [1, 3]
+
+    def test_a_group_cancels_the_others(self) -> None:
+        clock, cancelled = VirtualClock(), list[int]()
+
+        async def endless() -> None:
+            try:
+                await asyncio.sleep(1000)
+            except asyncio.CancelledError:
+                cancelled.append(clock.time)
+                raise
+
+        async def broken() -> None:
+            await asyncio.sleep(1)
+            raise ValueError("no")
+
+        async def group() -> None:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(endless())
+                tasks.create_task(broken())
+
+        with pytest.raises(ExceptionGroup) as raised:
+            self.run(clock, group())
+        assert raised.value.subgroup(ValueError) is not None
+        assert (cancelled, clock.time) == ([1_000_000], 1_000_000)
+
+    def test_queues_events_and_locks(self) -> None:
+        clock, taken = VirtualClock(), list[tuple[int, int]]()
+
+        async def work() -> None:
+            queue, done, lock = asyncio.Queue[int](maxsize=1), asyncio.Event(), asyncio.Lock()
+
+            async def produce() -> None:
+                for number in range(3):
+                    await asyncio.sleep(1)
+                    await queue.put(number)
+                await queue.join()
+                done.set()
+
+            async def consume() -> None:
+                while True:
+                    number = await queue.get()
+                    async with lock:
+                        await asyncio.sleep(5)
+                    taken.append((number, clock.time))
+                    queue.task_done()
+
+            tasks = [asyncio.create_task(one()) for one in (produce, consume)]
+            await done.wait()
+            for task in tasks:
+                task.cancel()
+
+        self.run(clock, work())
+        assert taken == [(0, 6_000_000), (1, 11_000_000), (2, 16_000_000)]
+
+    def test_cancelling_a_task(self) -> None:
+        clock, ends = VirtualClock(), list[str]()
+
+        async def stubborn() -> None:
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError as error:
+                ends.append(str(error))
+                await asyncio.sleep(1)  # tidying up takes its time
+                ends.append("tidy")
+                raise
+
+        task = clock.loop.create_task(stubborn(), name="stubborn")
+        clock.advance_by(2)
+        task.cancel("enough")
+        clock.run_until_idle()
+        assert (ends, task.cancelled(), clock.time) == (["enough", "tidy"], True, 3_000_000)
+
+    def test_the_current_task_and_its_context(self) -> None:
+        clock = VirtualClock()
+        name: ContextVar[str] = ContextVar("name", default="nobody")
+
+        async def who(called: str) -> tuple[str, str, bool]:
+            name.set(called)
+            await asyncio.sleep(1)
+            task = asyncio.current_task()
+            assert task is not None
+            return task.get_name(), name.get(), asyncio.get_running_loop() is clock.loop
+
+        async def all_of_them() -> list[tuple[str, str, bool]]:
+            tasks = [asyncio.create_task(who(called), name=called.upper()) for called in ("a", "b")]
+            assert {*tasks} <= asyncio.all_tasks()
+            return await asyncio.gather(*tasks)
+
+        assert self.run(clock, all_of_them()) == [("A", "a", True), ("B", "b", True)]
+        assert name.get() == "nobody"
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+
+    def test_a_thread_is_refused_clearly(self) -> None:
+        clock = VirtualClock()
+
+        async def thread() -> None:
+            await asyncio.to_thread(print)
+
+        with pytest.raises(MacpWouldBlockError, match="need real time: under a VirtualClock there is one thread"):
+            self.run(clock, thread())
+
+    @pytest.mark.parametrize("what", ["create_connection", "add_signal_handler", "subprocess_exec"])
+    def test_so_is_whatever_else_is_not_there(self, what: str) -> None:
+        async def use() -> None:
+            made = getattr(asyncio.get_running_loop(), what)(*[None] * 2)
+            if inspect.isawaitable(made):
+                await made
+
+        with pytest.raises(NotImplementedError):
+            self.run(VirtualClock(), use())
+
+    def test_another_thread_is_refused_here_too(self) -> None:
+        clock, refused = VirtualClock(), Recorder()
+
+        def call() -> None:
+            try:
+                clock.loop.call_soon_threadsafe(print)
+            except MacpWouldBlockError as error:
+                refused.on_error(error)
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join()
+        assert "belongs to the thread" in str(refused.error)
+        assert clock.is_idle
+
+    def test_what_a_callback_raises_is_logged_and_the_clock_goes_on(self, caplog: pytest.LogCaptureFixture) -> None:
+        clock, ran = VirtualClock(), list[int]()
+
+        def broken() -> None:
+            raise ValueError("no")
+
+        clock.loop.call_soon(broken)
+        clock.loop.call_later(1, ran.append, 1)
+        clock.run_until_idle()
+        assert ran == [1]
+        (record,) = caplog.records
+        assert record.name == "asyncio"
+        assert "Exception in callback" in record.getMessage()
+        assert record.exc_info is not None
+        assert isinstance(record.exc_info[1], ValueError)
+
+    def test_what_a_task_raises_and_nobody_asks_for_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+        clock = VirtualClock()
+
+        async def broken() -> None:
+            raise ValueError("no")
+
+        tasks = [clock.loop.create_task(broken())]
+        clock.run_until_idle()
+        tasks.clear()
+        gc.collect()
+        assert [record.getMessage() for record in caplog.records] == ["Task exception was never retrieved"]
+
+    def test_a_stream_is_awaited_in_a_coroutine(self) -> None:
+        clock = VirtualClock()
+        ticks = stream(rx.interval(60), clock).pipe(ops.take(3))
+
+        async def last() -> tuple[int, int]:
+            await asyncio.sleep(1)
+            return await ticks, clock.time
+
+        assert self.run(clock, last()) == (2, 181_000_000)
+
+    def test_a_stream_is_iterated_in_a_coroutine(self) -> None:
+        clock, heard = VirtualClock(), list[tuple[int, int]]()
+        ticks = stream(rx.interval(60), clock)
+
+        async def some() -> None:
+            async for tick in ticks:
+                heard.append((tick, clock.time))
+                await asyncio.sleep(90)  # two ticks come meanwhile, and wait
+                if tick == 2:
+                    break
+
+        self.run(clock, some())
+        assert heard == [(0, 60_000_000), (1, 150_000_000), (2, 240_000_000)]
+        assert clock.is_idle
+
+    def test_the_error_of_a_stream_is_raised_in_the_coroutine(self) -> None:
+        clock = VirtualClock()
+        failing = stream(rx.timer(1), clock).pipe(ops.map(lambda _: 1 // 0))
+
+        async def wait() -> int:
+            with pytest.raises(ZeroDivisionError):
+                await failing
+            with pytest.raises(ZeroDivisionError):
+                async for _ in failing:
+                    pass
+            return clock.time
+
+        assert self.run(clock, wait()) == 2_000_000
+
+    def test_a_coroutine_that_is_cancelled_leaves_its_stream(self) -> None:
+        clock = VirtualClock()
+        left = Recorder()
+        ticks = stream(rx.interval(1), clock).pipe(ops.finally_action(lambda: left.on_next(clock.time)))
+
+        async def wait() -> None:
+            await ticks
+
+        task = clock.loop.create_task(wait())
+        clock.advance_by(2.5)
+        task.cancel()
+        clock.run_until_idle()
+        assert (left.items, task.cancelled(), clock.time) == ([2_500_000], True, 2_500_000)
+
+    def test_a_runtime_answers_a_coroutine_on_the_same_clock(self) -> None:
+        clock = VirtualClock(3)
+        client = MacpClient.embedded(agent="chair", runtime=Runtime(clock=clock))
+
+        async def coordinate() -> str:
+            session = DecisionSession(client)
+            await session.rx.start(intent="virtual", participants=["chair"], ttl_ms=60_000)
+            await asyncio.sleep(30)
+            await session.rx.propose("p1", "canary")
+            return (await session.outcome).state
+
+        assert self.run(clock, coordinate()) == "EXPIRED"
+        assert 60_000_000 <= clock.time < 70_000_000
+
+    def test_a_loop_clock_has_its_loop(self) -> None:
+        loop = asyncio.new_event_loop()
+        assert LoopClock(loop).loop is loop
         loop.close()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
 from datetime import timedelta
+from functools import partial
 from inspect import isawaitable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from google.protobuf.message import Message as Protobuf
 from macp.modes.decision.v1.decision_pb2 import ProposalPayload, VotePayload
@@ -18,10 +19,10 @@ from reactivex import operators as ops
 from reactivex.disposable import CompositeDisposable
 
 from macp_rx import operators as mo
-from macp_rx.agents.speaking import CONCURRENCY, Answer, from_start, logged, on
+from macp_rx.agents.speaking import CONCURRENCY, Answer, Then, from_start, logged, on
 from macp_rx.errors import MacpSessionError
 from macp_rx.operators.deciding import Verdict
-from macp_rx.operators.lift import lift, like
+from macp_rx.operators.lift import lift, like, on_clock
 from macp_rx.protocol.messages import Accepted, Message
 from macp_rx.protocol.modes import decision, handoff, quorum, task
 from macp_rx.session import Agent
@@ -56,12 +57,9 @@ def _decider(
             return None
         return decided if isinstance(decided, Message) else say(about, decided)  # pyright: ignore[reportUnknownVariableType]
 
-    async def later(about: Accepted[P], decided: Awaitable[D | Message[Any] | None]) -> Answer:
-        return word(about, await decided)
-
     def answer(about: Accepted[P]) -> Answer | Awaitable[Answer]:
         decided = decide(about)
-        return later(about, decided) if isawaitable(decided) else word(about, decided)
+        return Then(decided, partial(word, about)) if isawaitable(decided) else word(about, decided)
 
     def instead(about: Accepted[P], _error: Exception) -> Answer:
         return word(about, fallback)
@@ -207,6 +205,8 @@ def handoff_target(
 
     def say(offer: Accepted[HandoffOfferPayload], taken: bool) -> Message[Any]:
         handoff_id = offer.payload.handoff_id
+        if not isinstance(taken, bool):  # a text such as "no" would be a yes
+            raise MacpSessionError(f"whether {me!r} takes an offer is True or False, not {taken!r}")
         if taken:
             return handoff.accept_handoff(handoff_id, accepted_by=me, reason=reason)
         return handoff.decline(handoff_id, declined_by=me, reason=reason)
@@ -229,24 +229,36 @@ def majority_committer(
 
     Args:
         action: what it commits to when a majority is for a proposal, such as ``rollout.approved``.
-        declined: the same where a majority is out of reach; without it that commits to nothing.
+        declined: the same where a majority is out of reach for every proposal; without it that commits to nothing.
         electorate: who may vote, by name, or how many they are; all participants by default.
         authority_scope: what the commitment binds.
-        timeout: seconds from the session's start after which it gives up; None waits as long as the session lives.
+        timeout: seconds after which it gives up, from when it hears of the session; None waits as long as the session lives.
     """
 
     def committer(start: Accepted[SessionStartPayload]) -> Agent:
+        proposals: dict[str, None] = {}  # those that are not out of the race; none can follow once voting has begun
+
+        def note(accepted: Accepted) -> None:
+            if accepted.kind == (decision.MODE, "Proposal") and isinstance(accepted.payload, ProposalPayload):
+                proposals[accepted.payload.proposal_id] = None
+
+        def settles(verdict: Verdict) -> bool:
+            proposals.pop(verdict.proposal_id, None)
+            return verdict.positive or not proposals
+
         def agent(events: Observable[Accepted]) -> Observable[Message[Any]]:
-            verdicts: Observable[Verdict] = events.pipe(
+            noted: Observable[Accepted] = events.pipe(ops.do_action(note))
+            verdicts: Observable[Verdict] = noted.pipe(
                 mo.of_type(VotePayload),
                 mo.majority(tuple(start.payload.participants) if electorate is None else electorate),
+                ops.filter(settles),
             )
             if timeout is None:
                 decided: Observable[Verdict | mo.Undecided] = verdicts.pipe(ops.map(_as_it_is))
             else:
                 decided = verdicts.pipe(mo.within(timeout, otherwise=mo.UNDECIDED))
             return decided.pipe(
-                ops.take(1), mo.commit_if_decided(action=action, declined=declined, authority_scope=authority_scope)
+                mo.commit_if_decided(action=action, declined=declined, authority_scope=authority_scope), ops.take(1)
             )
 
         return agent
@@ -258,8 +270,11 @@ def _as_it_is(verdict: Verdict) -> Verdict | mo.Undecided:
     return verdict
 
 
-Update = Callable[..., None]
-"""What a worker tells how far it is with: ``update(0.5, "half of it", status="building")``."""
+class Update(Protocol):
+    """What a worker tells how far it is with: ``update(0.5, "half of it", status="building")``, from any thread."""
+
+    def __call__(self, progress: float, message: str = "", *, status: str = "") -> None:
+        """Says a TaskUpdate. Raises MacpSessionError for infinity and NaN."""
 
 
 def task_worker(
@@ -269,6 +284,7 @@ def task_worker(
     ],
     *,
     takes_over: bool = False,
+    volunteers: bool = True,
     timeout: float | None = None,
     otherwise: Callable[[Accepted[TaskRequestPayload], Exception], Message[Any]] | None = None,
 ) -> Agent:
@@ -285,17 +301,20 @@ def task_worker(
         work: does a task and answers its output; or a message, such as ``task.fail_task``. Plain or async. It is
             handed the request, and a function to tell how far it is: ``update(progress, message="", status="")``.
         takes_over: also accept a task that somebody else has given back. A policy must allow it.
+        volunteers: accept a request that is for anybody; without it, only one that names this agent.
         timeout: seconds that an async ``work`` may take.
         otherwise: what to say where ``work`` failed or took too long, such as ``task.reject_task``, which gives the task back;
             by default that the task failed, with the error's name and text.
     """
 
     def agent(events: Observable[Accepted]) -> Observable[Message[Any]]:
+        clock = on_clock(events, None, "task_worker")
+
         def subscribe(
             observer: abc.ObserverBase[Message[Any]], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
             mine: Subject[Accepted[TaskRequestPayload]] = Subject()
-            desk = _Desk(me, takes_over)
+            desk = _Desk(me, takes_over, volunteers)
 
             def on_next(accepted: Accepted) -> None:
                 try:
@@ -312,18 +331,16 @@ def task_worker(
                 task_id = request.payload.task_id
 
                 def update(progress: float, message: str = "", *, status: str = "") -> None:
-                    observer.on_next(task.update_task(task_id, status=status, progress=progress, message=message))
+                    said = task.update_task(task_id, status=status, progress=progress, message=message)
+                    clock.run_soon(lambda: observer.on_next(said))
 
                 def report(done: bytes | Message[Any] | None) -> Message[Any]:
                     if isinstance(done, Message):
                         return done
                     return task.complete_task(task_id, assignee=me, output=done or b"")
 
-                async def later(done: Awaitable[bytes | Message[Any] | None]) -> Message[Any]:
-                    return report(await done)
-
                 done = work(request, update)
-                return later(done) if isawaitable(done) else report(done)
+                return Then(done, report) if isawaitable(done) else report(done)
 
             def failed(request: Accepted[TaskRequestPayload], error: Exception) -> Message[Any]:
                 if otherwise is not None:
@@ -344,9 +361,10 @@ def task_worker(
 class _Desk:
     """What one worker knows of the session's task: what it is, and who has it."""
 
-    def __init__(self, me: str, takes_over: bool) -> None:
+    def __init__(self, me: str, takes_over: bool, volunteers: bool) -> None:
         self._me = me
         self._takes_over = takes_over
+        self._volunteers = volunteers
         self._request: Accepted[TaskRequestPayload] | None = None
         self._holder: str | None = None
 
@@ -355,9 +373,10 @@ class _Desk:
         if accepted.mode != task.MODE:
             return None, None
         match accepted.payload:
-            case TaskRequestPayload():
+            case TaskRequestPayload() as request:
                 self._request = cast("Accepted[TaskRequestPayload]", accepted)
-                return self._acceptance(), None
+                asked = self._volunteers or request.requested_assignee == self._me
+                return self._acceptance() if asked else None, None
             case TaskAcceptPayload():
                 self._holder = self._holder or accepted.sender
                 return None, self._request if accepted.sender == self._me else None

@@ -49,10 +49,14 @@ def outcome_of(
         observer: abc.ObserverBase[Outcome], scheduler: abc.SchedulerBase | None = None
     ) -> abc.DisposableBase:
         joined = CompositeDisposable()
-        for who, agent in panel.items():
-            name = who if isinstance(who, str) else who.sender
-            report = None if on_error is None else partial(on_error, name)
-            joined.add(_identity(session, who).join(agent, on_error=report))
+        try:
+            for who, agent in panel.items():
+                name = who if isinstance(who, str) else who.sender
+                report = None if on_error is None else partial(on_error, name)
+                joined.add(_identity(session, who).join(agent, on_error=report))
+        except Exception:
+            joined.dispose()
+            raise
         return CompositeDisposable(joined, session.outcome.subscribe(observer, scheduler=scheduler))
 
     return session.outcome.derived(Observable(subscribe))
@@ -107,7 +111,10 @@ def serve(
             report(error)
             return rx.empty()
 
-        return session.spoken(agent, events, report).pipe(ops.catch(ended))
+        try:
+            return session.spoken(agent, events, report).pipe(ops.catch(ended))
+        except Exception as error:  # the agent has not even begun
+            return ended(error, rx.empty())
 
     watching = client.each_session(take_part, mode=mode, where=where)
     return watching.subscribe(on_error=_lost if on_error is None else partial(on_error, ""))

@@ -11,11 +11,12 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 from reactivex.observer import AutoDetachObserver
 
+from macp_rx.clock import Clock, loop_clock
 from macp_rx.errors import MacpSessionError
 from macp_rx.streams.stream import Stream
 from macp_rx.transport.base import Receiver
 
-__all__ = ["clock_of", "each", "follow", "lift", "like", "only", "outlive", "seconds_of"]
+__all__ = ["clock_of", "each", "follow", "lift", "like", "on_clock", "only", "outlive", "seconds_of"]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -135,6 +136,12 @@ def clock_of(source: Observable[A], scheduler: abc.SchedulerBase | None, operato
         f"{operator} needs a clock: it stands on a plain Observable, so name one with scheduler= "
         "(client.clock, a VirtualClock), or adopt the source with macp_rx.stream(observable, clock)"
     )
+
+
+def on_clock(source: Observable[A], scheduler: abc.SchedulerBase | None, operator: str) -> Clock:
+    """The same as a Clock, for an operator that must also run something on it. Arguments and errors as `clock_of`."""
+    given = clock_of(source, scheduler, operator)
+    return given if isinstance(given, Clock) else loop_clock(given)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def seconds_of(duration: float | timedelta, operator: str) -> float:

@@ -6,15 +6,15 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from inspect import isawaitable, iscoroutine
 from typing import TypeVar
 
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable
 
-from macp_rx.clock import Clock, loop_clock
 from macp_rx.errors import MacpOverflowError, MacpSessionError, MacpTimeoutError
-from macp_rx.operators.lift import clock_of, lift, seconds_of
+from macp_rx.operators.lift import lift, on_clock, seconds_of
 
 __all__ = ["map_async"]
 
@@ -71,8 +71,7 @@ def map_async(
     limit = None if timeout is None else seconds_of(timeout, "map_async")
 
     def operator(source: Observable[A]) -> Observable[B]:
-        given = clock_of(source, scheduler, "map_async")
-        clock = given if isinstance(given, Clock) else loop_clock(given)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        clock = on_clock(source, scheduler, "map_async")
 
         def subscribe(observer: abc.ObserverBase[B], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
             waiting: deque[A] = deque()
@@ -80,6 +79,10 @@ def map_async(
             ended = over = False
 
             def on_next(item: A) -> None:
+                if (
+                    over
+                ):  # by a failure of its own, of which a source that speaks while it is subscribed to has not heard
+                    return
                 if len(running) < concurrency:
                     begin(item)
                 elif len(waiting) == buffer:
@@ -154,8 +157,14 @@ def map_async(
                 for task in tuple(running):
                     task.cancel()
 
+            # a source that is no Stream may speak on any thread, and a task is made on its loop's own
             return CompositeDisposable(
-                source.subscribe(on_next, fail, on_completed, scheduler=scheduler),
+                source.subscribe(
+                    lambda item: clock.run_soon(partial(on_next, item)),
+                    lambda error: clock.run_soon(partial(fail, error)),
+                    lambda: clock.run_soon(on_completed),
+                    scheduler=scheduler,
+                ),
                 Disposable(lambda: clock.run_soon(cancel)),
             )
 

@@ -30,6 +30,13 @@ STATES: Final = ("Open", "Suspended", "Resolved", "Expired", "Cancelled")
 INTENT: Final = "conformance"
 MAX_PAYLOAD_BYTES: Final = 1_048_576
 OVERRIDES: Final = ("session_id", "macp_version", "mode", "timestamp_unix_ms")
+EXPECTED: Final = (
+    "expect_resolution_present",
+    "expected_resolution",
+    "expected_mode_state",
+    "expected_history",
+    "verify_replay_equivalence",
+)
 UNSAID: Final = ("supersedes", "tags")  # members that the specification's runner leaves out
 
 
@@ -119,11 +126,7 @@ class Fixture:
                 steps=tuple(steps),
                 final_state=members["expected_final_state"],
                 policy=None if policy is None else _policy(policy),
-                expected={
-                    name: value
-                    for name, value in members.items()
-                    if name.startswith("expect") and name != "expected_final_state"
-                },
+                expected={name: members[name] for name in EXPECTED if name in members},
                 description=members.get("description", ""),
             )
         except KeyError as error:

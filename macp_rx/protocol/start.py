@@ -58,14 +58,19 @@ class SessionStart:
     def __post_init__(self) -> None:
         if isinstance(self.participants, str):  # a tuple of it would be its letters
             raise MacpSessionError(f"participants is a collection of names, not one name ({self.participants!r})")
-        object.__setattr__(self, "participants", tuple(self.participants))
-        object.__setattr__(self, "extensions", Map(self.extensions))
-        object.__setattr__(self, "roots", tuple(self.roots))
-        validate_required_field("mode", self.mode)
-        if self.mode in (*STANDARD_MODES, MULTI_ROUND):
-            validate_session_start(self.mode, self.message.payload)
-        else:  # of a registered mode the runtime demands nothing else
+        try:
+            object.__setattr__(self, "participants", tuple(self.participants))
+            object.__setattr__(self, "extensions", Map(dict(self.extensions)))
             validate_ttl_ms(self.ttl_ms)
+            payload = self.message.payload
+        except (TypeError, ValueError) as error:
+            if isinstance(error, MacpSessionError):
+                raise
+            raise MacpSessionError(f"a SessionStart cannot say this: {error}") from error
+        object.__setattr__(self, "roots", tuple(payload.roots))  # copies: what was handed in may be changed later
+        validate_required_field("mode", self.mode)
+        if self.mode in (*STANDARD_MODES, MULTI_ROUND):  # of a registered mode the runtime demands nothing but the ttl
+            validate_session_start(self.mode, payload)
 
     @property
     def message(self) -> Message[SessionStartPayload]:

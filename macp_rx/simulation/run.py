@@ -10,7 +10,6 @@ from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
-from immutables import Map
 from macp.v1.policy_pb2 import PolicyDescriptor
 
 from macp_rx.client import MacpClient
@@ -19,7 +18,7 @@ from macp_rx.errors import Denial, MacpAckError, MacpSessionError
 from macp_rx.protocol.messages import Accepted, Message
 from macp_rx.protocol.start import SessionStart
 from macp_rx.runtime import Runtime, Settings
-from macp_rx.session import Address, Agent, Outcome, Session
+from macp_rx.session import Agent, Outcome, Session
 from macp_rx.simulation.conditions import PERFECT, Conditions, Link, behaving
 from macp_rx.timeline import Completed, Event, Failed, Next, Timeline
 from macp_rx.transport.auth import AuthConfig
@@ -67,7 +66,7 @@ class Simulation:
     outcome: Outcome
     seconds: float
     refusals: tuple[Refusal, ...] = ()
-    errors: Mapping[str, Exception] = field(default_factory=Map[str, Exception])
+    errors: Mapping[str, Exception] = field(default_factory=dict[str, Exception], hash=False)
     timeline: Timeline | None = None
 
     def said_by(self, sender: str) -> tuple[Accepted, ...]:
@@ -107,7 +106,7 @@ def simulate(
     """Runs a coordination to its end, under virtual time, and tells what happened.
 
     Agents, client, operators and runtime are the ones that run in production. The calling thread does it all; nothing else has
-    a clock, an id or chance.
+    a clock, an id or chance. The run ends with the session: what is on its way to an agent then, nobody hears.
 
     Args:
         agents: name -> what it does. Agents keep their state in their pipelines, so that they can be used again.
@@ -140,24 +139,23 @@ def simulate(
         session.send(message)
     begun = clock.time
     session.events.subscribe(recorder.accepted)
-    address = Address(
-        start.mode, session.session_id, start.mode_version, start.configuration_version, start.policy_version
-    )
-    clients = [client]
+    links: list[MacpClient] = []
     for name, agent in agents.items():
         its = given.get(name, PERFECT)
         random = Random(f"{seed} {name}")
-        transport = runtime.connect() if its.is_local else Link(runtime.connect(), its, random)
-        own = MacpClient.over(transport, auth=AuthConfig.for_dev_agent(name))
-        clients.append(own)
-        taking_part = Session.at(own, address)
+        if its.is_local:
+            taking_part = session.acting_as(name)
+        else:
+            link = Link(runtime.connect(), its, random)
+            links.append(MacpClient.over(link, auth=AuthConfig.for_dev_agent(name)))
+            taking_part = Session.at(links[-1], session.address)
         # without a network all hear the same at the same instant, and one stream for them all is twice as fast (measured)
         events = session.events if its.is_local and name in start.participants else taking_part.events
         report = partial(recorder.error, name)
         taking_part.spoken(behaving(agent, its, random, clock), events, report).subscribe(on_error=report)
     outcome = session.outcome.run()
     seconds = (clock.time - begun) / 1_000_000
-    for each in clients:
+    for each in (client, *links):
         each.close()
     runtime.close()
     return Simulation(
@@ -167,7 +165,7 @@ def simulate(
         outcome,
         seconds,
         tuple(recorder.refusals),
-        Map(recorder.errors),
+        recorder.errors,
         recorder.timeline(agents) if timeline else None,
     )
 

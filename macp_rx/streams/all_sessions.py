@@ -9,9 +9,10 @@ from typing import Final, Generic, TypeVar
 
 from macp.v1 import core_pb2
 from reactivex import Observable, abc
+from reactivex import operators as ops
 from reactivex.disposable import SerialDisposable
 
-from macp_rx.errors import MacpStreamError, MacpTransportError
+from macp_rx.errors import MacpSessionError, MacpStreamError, MacpTransportError
 from macp_rx.protocol.messages import Accepted
 from macp_rx.streams.ends import TERMINAL, Ends
 from macp_rx.streams.retry import RECONNECT, RetryPolicy
@@ -136,7 +137,9 @@ class _Following(Generic[T]):
         self._streams: dict[str, SerialDisposable] = {}
         self._old: dict[str, None] = {}  # ended before we came
         self._done: dict[str, None] = {}
-        self._outsider = False
+        self._reads_all: bool | None = None
+        self._untried: dict[str, core_pb2.SessionMetadata] = {}
+        self._trying = SerialDisposable()
         self._first = True
         self._watching = SerialDisposable()
         self._over = False
@@ -162,7 +165,7 @@ class _Following(Generic[T]):
     def _hear(self, response: core_pb2.WatchSessionsResponse) -> None:
         metadata = response.event.session
         session_id = metadata.session_id
-        if not session_id or session_id in self._streams or session_id in self._done:
+        if not session_id or any(session_id in known for known in (self._streams, self._done, self._untried)):
             return
         if not self._reading.wants(metadata):
             return
@@ -172,29 +175,59 @@ class _Following(Generic[T]):
             return
         if session_id in self._old and response.event.event_type == CREATED:
             return
-        named = self._reading.names(metadata)
-        if named or not self._outsider:  # an observer reads all, and nothing but a try tells who is one
-            self._follow(metadata, named=named)
+        if self._reading.names(metadata) or self._reads_all:
+            self._follow(metadata)
+        elif self._reads_all is None:
+            self._untried[session_id] = metadata
+            if len(self._untried) == 1:
+                self._try()
+
+    # Those that do not name the caller: an observer reads all of them, and nothing but a try tells who is one. One try, for
+    # a runtime may have ten thousand sessions that are none of the caller's business.
+
+    def _try(self) -> None:
+        if not self._untried:
+            return
+        session_id = next(iter(self._untried))
+
+        def learned(reads_all: bool) -> None:
+            self._reads_all = reads_all
+            untried, self._untried = self._untried, {}
+            for metadata in untried.values() if reads_all else ():
+                self._follow(metadata)
+
+        def over(error: Exception | None = None) -> None:
+            if isinstance(error, MacpStreamError) and error.code == "FORBIDDEN":
+                learned(reads_all=False)
+            elif self._untried:  # that one is gone, and has told nothing
+                self._done[session_id] = None
+                del self._untried[session_id]
+                self._clock.run_later(0, self._try)
+
+        first = self._events(session_id).pipe(ops.take(1))
+        self._trying.disposable = first.subscribe(lambda _: learned(reads_all=True), over, over)
 
     # Its sessions.
 
-    def _follow(self, metadata: core_pb2.SessionMetadata, *, named: bool) -> None:
+    def _events(self, session_id: str) -> Stream[Accepted]:
         reading = self._reading
-        session_id, ended = metadata.session_id, metadata.state in TERMINAL
-        events = session_events(
+        return session_events(
             reading.shared, session_id, 0, auth=reading.auth, ends=reading.ends, on_gap="continue", retry=reading.retry
         )
 
+    def _follow(self, metadata: core_pb2.SessionMetadata) -> None:
+        session_id, ended = metadata.session_id, metadata.state in TERMINAL
+
         def failed(error: Exception) -> None:
             self._forget(session_id)
-            if isinstance(error, MacpStreamError) and error.code == "FORBIDDEN" and not named:
-                self._outsider = True
-            elif not (ended and isinstance(error, MacpTransportError)):
+            if not (ended and isinstance(error, MacpTransportError)):
                 _log.error("%s: %s", session_id, error)
 
         subscription = self._streams[session_id] = SerialDisposable()
         try:
-            made = self._project(metadata, events)
+            made = self._project(metadata, self._events(session_id))
+            if not isinstance(made, Observable):
+                raise MacpSessionError(f"a session's pipeline is an Observable, not {type(made).__name__}")
         except Exception as error:
             failed(error)
             return
@@ -227,6 +260,8 @@ class _Following(Generic[T]):
         if not self._over:
             self._over = True
             self._watching.dispose()
+            self._trying.dispose()
+            self._untried.clear()
             for subscription in tuple(self._streams.values()):
                 subscription.dispose()
             self._streams.clear()

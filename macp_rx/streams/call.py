@@ -57,4 +57,4 @@ class call(Generic[Owner, P, T]):  # noqa: N801 - a decorator, as property is
         def blocking(*args: P.args, **kwargs: P.kwargs) -> T:
             return bound(*args, **kwargs).run()
 
-        return update_wrapper(blocking, self._reactive)
+        return update_wrapper(blocking, bound, updated=())  # whose signature is the method's, without self

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from google.protobuf import json_format
 from google.protobuf.message import Message
+from macp.v1.core_pb2 import CommitmentPayload
 from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.protocol import fixture
 from macp_rx.protocol.lifecycle import Entry, Kind
 from macp_rx.protocol.messages import payload_type
 
-__all__ = ["Fixture", "Step", "as_json", "is_subset", "vectors"]
+__all__ = ["Fixture", "Step", "as_json", "check_given", "found", "is_subset", "vectors"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,21 @@ class Fixture:
         for envelope, step in zip(said, self.session.steps, strict=True):
             yield Step(envelope, step.refused is None, step.refused or None, step.at_ms)
 
+    @property
+    def replays(self) -> bool:
+        """Whether its history, replayed, leads to the same session: by default it does."""
+        return self.session.expected.get("verify_replay_equivalence") is not False
+
+    def check_resolution(self, last: Envelope) -> None:
+        """Compares the Commitment that the session ends with, if it does, with what it should be, if the fixture says so."""
+        resolved = last.message_type == "Commitment"
+        assert self.session.expected.get("expect_resolution_present") in (None, resolved)
+        expected = self.session.expected.get("expected_resolution")
+        if expected is not None:
+            assert resolved
+            told = as_json(CommitmentPayload.FromString(last.payload))
+            assert is_subset(expected, told), told
+
     def check_history(self, entries: Sequence[Entry]) -> None:
         """Compares what was accepted with what should have been, if the fixture says so."""
         history = self.session.expected.get("expected_history")
@@ -103,6 +120,20 @@ def is_subset(expected: object, actual: object) -> bool:
     if isinstance(expected, list) and isinstance(actual, list):
         return len(expected) <= len(actual) and all(map(is_subset, expected, actual))
     return expected == actual
+
+
+def found(folder: Path) -> list[Fixture]:
+    """The session fixtures of a folder."""
+    paths = [path for path in sorted(folder.glob("*.json")) if path.name != "schema.json"]
+    return [Fixture(path.stem, path.read_text()) for path in paths]
+
+
+def check_given(folder: Path) -> None:
+    """Raises UsageError for a folder that has nothing to be judged by: a wrong path would pass in silence."""
+    if not (found(folder) or vectors([folder], "cmt-hash") or vectors([folder], "receipt")):
+        raise pytest.UsageError(
+            f"--conformance {folder}: no fixture there; they are *.json, cmt-hash/*.json and receipt/*.json in that very folder"
+        )
 
 
 def vectors(folders: Sequence[Path], kind: str) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from macp_rx.protocol.receipt import verify_receipt
 from macp_rx.testing import Marbles, from_fixture
 from macp_rx.timeline import Timeline
 from tests.conformance.conftest import HERE
-from tests.conformance.fixtures import Fixture, as_json, is_subset
+from tests.conformance.fixtures import Fixture, is_subset
 from tests.conftest import Connect
 
 STATES = {name.removeprefix("SESSION_STATE_").capitalize(): number for name, number in SessionState.items()}
@@ -42,14 +42,18 @@ def test_the_pure_functions_conform(fixture: Fixture) -> None:
         if step.envelope.message_type == "SessionStart":
             code = _refused_start(step.envelope, policies)
         else:
-            session, refusal = lifecycle.receive(session, mode, step.envelope, step.at_ms or number)
+            now = number if step.at_ms is None else step.at_ms
+            session, refusal = lifecycle.receive(session, mode, step.envelope, now)
             code = refusal.code if refusal else None
         step.check(number, code)
     assert session.state == STATES[fixture.session.final_state]
     state = mode.mode.as_json(session.mode_state)
     assert is_subset(fixture.session.expected.get("expected_mode_state", {}), state), state
-    fixture.check_history([entry for entry in session.log or () if entry.envelope is not None])
-    assert lifecycle.replay(session.log or (), mode, session.bound.policy) == session
+    accepted = [entry for entry in session.log or () if entry.envelope is not None]
+    fixture.check_history(accepted)
+    fixture.check_resolution(accepted[-1].envelope)
+    if fixture.replays:
+        assert lifecycle.replay(session.log or (), mode, session.bound.policy) == session
 
 
 def _refused_start(envelope: Envelope, policies: Mapping[str, Policy]) -> str | None:
@@ -131,9 +135,7 @@ def _drive(fixture: Fixture, client: MacpClient, advance: Callable[[int], None])
     assert client.get_session(session_id).metadata.state == STATES[fixture.session.final_state]
     said = [accepted.envelope for accepted in client.history(session_id)]
     fixture.check_history([Entry(_kind(envelope), 0, envelope) for envelope in said])
-    if expected := fixture.session.expected.get("expected_resolution"):
-        resolution = core_pb2.CommitmentPayload.FromString(said[-1].payload)
-        assert is_subset(expected, as_json(resolution))
+    fixture.check_resolution(said[-1])
 
 
 def _kind(envelope: Envelope) -> Kind:

@@ -27,6 +27,10 @@ from macp_rx.protocol.validation import validate_required_field
 
 __all__ = [
     "RESERVED",
+    "HandoffAcceptPayload",
+    "HandoffContextPayload",
+    "HandoffDeclinePayload",
+    "HandoffOfferPayload",
     "Offer",
     "Phase",
     "State",

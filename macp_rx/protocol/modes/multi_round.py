@@ -22,7 +22,18 @@ from macp_rx.protocol.refusals import invalid
 from macp_rx.protocol.strict_json import as_json_text, refuse_constant
 from macp_rx.protocol.wire import parse
 
-__all__ = ["Phase", "State", "as_json", "authorize", "commit", "contribute", "initial", "resolution", "step"]
+__all__ = [
+    "ContributePayload",
+    "Phase",
+    "State",
+    "as_json",
+    "authorize",
+    "commit",
+    "contribute",
+    "initial",
+    "resolution",
+    "step",
+]
 
 MODE: Final = MULTI_ROUND
 TITLE: Final = "Multi-round"

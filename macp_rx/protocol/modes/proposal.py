@@ -28,10 +28,15 @@ from macp_rx.protocol.refusals import decoded, forbidden, invalid
 from macp_rx.protocol.validation import is_blank, validate_required_field
 
 __all__ = [
+    "AcceptPayload",
+    "CounterProposalPayload",
     "Phase",
     "Proposal",
+    "ProposalPayload",
+    "RejectPayload",
     "Rejection",
     "State",
+    "WithdrawPayload",
     "accept",
     "as_json",
     "authorize",

@@ -24,8 +24,12 @@ from macp_rx.protocol.refusals import decoded, invalid
 from macp_rx.protocol.validation import validate_required_field
 
 __all__ = [
+    "AbstainPayload",
+    "ApprovalRequestPayload",
+    "ApprovePayload",
     "Ballot",
     "Phase",
+    "RejectPayload",
     "State",
     "abstain",
     "approve",
