@@ -339,11 +339,19 @@ class SessionVerbs:
         return bound
 
     def saying(self, message: Message[Any], message_id: str = "") -> Stream[Ack]:
-        """A message as it is sent, reactive in every form; the one place where versions, ids and time are filled in.
+        """A message as it is sent, reactive in every form.
 
         Args:
             message: what to say.
             message_id: its id; a new one by default. A Commitment without an id of its own has it, too.
+        """
+        return self._client.rx.send(self.envelope(message, message_id))
+
+    def envelope(self, message: Message[Any], message_id: str = "") -> Envelope:
+        """A message as it goes out; the one place where versions, ids and time are filled in. Arguments as `saying`.
+
+        Raises:
+            MacpSessionError: it is no message, or one of another mode.
         """
         if not isinstance(message, Message):
             raise MacpSessionError(f"what is said is a Message, such as decision.vote(…), not {type(message).__name__}")
@@ -357,7 +365,7 @@ class SessionVerbs:
         else:
             payload = message.payload_bytes
         clock = self._client.clock
-        envelope = Envelope(
+        return Envelope(
             macp_version=MACP_VERSION,
             mode=self.mode,
             message_type=message.message_type,
@@ -367,7 +375,6 @@ class SessionVerbs:
             timestamp_unix_ms=clock.now_ms,
             payload=payload,
         )
-        return self._client.rx.send(envelope)
 
 
 def _digest(*parts: bytes) -> bytes:

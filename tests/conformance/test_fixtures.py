@@ -33,13 +33,11 @@ def test_a_folder_without_a_fixture_is_an_error(tmp_path: Path, folder: str) -> 
 
 
 @pytest.fixture
-def changed(tmp_path: Path) -> Callable[..., Fixture]:
+def changed() -> Callable[..., Fixture]:
     def change(**members: Any) -> Fixture:
         """The happy path, with members of its own."""
         read = json.loads((DATA / "decision_happy_path.json").read_text())
-        path = tmp_path / "changed.json"
-        path.write_text(json.dumps({**read, **members}))
-        return Fixture(path)
+        return Fixture("changed", json.dumps({**read, **members}))
 
     return change
 
