@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import ssl
 import threading
 from pathlib import Path
-from typing import Annotated, Final, cast
+from typing import Annotated, Final
 
 import typer
 from macp.v1 import policy_pb2
 from rich.console import Console
 
 from macp_rx.cli.connection import is_loopback
+from macp_rx.cli.policy_file import read_policy
 from macp_rx.errors import MacpError, MacpRefusedError, MacpSessionError
 from macp_rx.protocol.receipt import ReceiptSigner
 from macp_rx.runtime import Runtime, Settings, Tls, dev_identity, static_tokens
@@ -314,26 +314,10 @@ def _policies(folder: Path) -> list[policy_pb2.PolicyDescriptor]:
     policies: list[policy_pb2.PolicyDescriptor] = []
     known = State()
     for path in sorted(path for path in folder.iterdir() if path.suffix == ".json"):
+        policy = read_policy(path)
         try:
-            policy = _policy(path)
             known = with_policies(known, [policy])
-        except (ValueError, TypeError, MacpRefusedError) as error:
-            raise MacpError(f"{path}: {error}") from None
+        except MacpRefusedError as error:
+            raise MacpSessionError(f"{path}: {error}") from None
         policies.append(policy)
     return policies
-
-
-def _policy(path: Path) -> policy_pb2.PolicyDescriptor:
-    """The policy of a file, which carries all five fields (`protocol.md` 5.5)."""
-    read: object = json.loads(path.read_text())
-    given = cast("dict[str, object]", read) if isinstance(read, dict) else {}
-    missing = [name for name in ("policy_id", "mode", "description", "rules", "schema_version") if name not in given]
-    if missing:
-        raise MacpSessionError(f"it lacks {', '.join(missing)}")
-    return policy_pb2.PolicyDescriptor(
-        policy_id=cast("str", given["policy_id"]),
-        mode=cast("str", given["mode"]),
-        description=cast("str", given["description"]),
-        rules=json.dumps(given["rules"]),
-        schema_version=cast("int", given["schema_version"]),
-    )
