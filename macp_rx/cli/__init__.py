@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import typer
 
 from macp_rx.cli.demo import demo
@@ -44,4 +46,5 @@ app.add_typer(policies, name="policies", rich_help_panel="A runtime's registries
 
 def main() -> None:
     """Runs a command."""
+    logging.basicConfig(format="macp-rx: %(message)s")
     app()

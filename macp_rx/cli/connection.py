@@ -13,19 +13,15 @@ from typing import Annotated, Any, Concatenate, Final, ParamSpec, cast
 import typer
 
 from macp_rx.client import MacpClient
-from macp_rx.streams.retry import RECONNECT
 from macp_rx.streams.sending import SEND_RETRY
 from macp_rx.transport.auth import AuthConfig
 
-__all__ = ["AT_ONCE", "connect", "connected", "is_loopback"]
+__all__ = ["connect", "connected", "is_loopback"]
 
 P = ParamSpec("P")
 
 LOCAL: Final = "127.0.0.1:50051"
 """Where `macp-rx serve` listens."""
-
-AT_ONCE: Final = replace(RECONNECT, first_contact=0)
-"""How a stream reconnects: whoever has typed a wrong address should not have to wait."""
 
 _panel: Final = partial(typer.Option, rich_help_panel="Connection")
 
@@ -94,7 +90,7 @@ def connect(
         secure=not insecure,
         auth=auth,
         root_certificates=ca.read_bytes() if ca else None,
-        retry=replace(SEND_RETRY, first_contact=0),
+        retry=replace(SEND_RETRY, first_contact=0),  # whoever has typed a wrong address should not have to wait
         default_timeout=timeout,
     )
 

@@ -134,7 +134,7 @@ def _capabilities(answer: core_pb2.InitializeResponse) -> Iterator[Finding]:
             "abilities", "warn", f"it has no {', no '.join(lacking)}", "commands that need them will be refused"
         )
     else:
-        yield Finding("abilities", "ok", ", ".join(abilities))
+        yield Finding("abilities", "ok", "all that macp-rx uses")
     missing = [mode for mode in STANDARD_MODES if mode not in answer.supported_modes]
     if missing:
         yield Finding("modes", "warn", f"it has no {', no '.join(missing)}", "sessions of them cannot be started there")

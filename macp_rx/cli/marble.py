@@ -6,8 +6,10 @@ import sys
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from macp_rx.cli.record import TranscriptFile
+from macp_rx.cli.terminal import console, plain, show
 
 __all__ = ["marble"]
 
@@ -23,10 +25,18 @@ def marble(
     Example: macp-rx marble incident.jsonl
     """
     from macp_rx import transcript
-    from macp_rx.timeline import Failed
+    from macp_rx.timeline import Event, Failed, Next, Timeline
 
     timeline = transcript.timeline(sys.stdin.buffer if str(file) == "-" else file, session)
-    typer.echo(str(timeline))
+    words = [
+        Event(
+            event.time, event.lane, Next(plain(str(event.what.value))) if isinstance(event.what, Next) else event.what
+        )
+        for event in timeline.events
+    ]
+    out = console()
+    for line in str(Timeline(tuple(words))).splitlines():
+        show(out, Text(line))
     broken = next((event.what.error for event in timeline.events if isinstance(event.what, Failed)), None)
     if broken is not None:
         raise broken

@@ -65,7 +65,8 @@ def get(client: MacpClient, policy: Id) -> None:
 
     Example: macp-rx policies get policy.default --agent chair > policy.json
     """
-    found = canonical.to_json(client.get_policy(policy).policy_descriptor)
+    descriptor = client.get_policy(policy).policy_descriptor
+    found = {**canonical.to_json(descriptor), "rules": json.loads(descriptor.rules or "{}")}
     console().print(plain_json(found), soft_wrap=True)
 
 

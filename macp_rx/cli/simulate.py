@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import logging
 import sys
 import tomllib
 import traceback
@@ -95,6 +96,7 @@ def played(file: str, *, seed: int) -> Simulation:
     """One run of a file. A function of a module, so that a fresh process finds it."""
     from macp_rx import simulation
 
+    logging.getLogger("macp_rx").setLevel(logging.ERROR)  # that a simulated connection was lost is no news
     coordination = coordination_of(Path(file))
     return simulation.simulate(
         coordination.agents,

@@ -88,12 +88,7 @@ def verify(
         out = console()
         show(out, Text.assemble((found.replace("_", " ").upper(), f"bold {style}"), f" {says}"))
         for name, value in more.items():
-            show(
-                out,
-                Text.assemble(
-                    (f"{name:<16} ", "dim"), plain(", ".join(value) if isinstance(value, list) else str(value))
-                ),
-            )
+            show(out, Text.assemble((f"{name:<16} ", "dim"), plain(value)))
     raise typer.Exit(End.OK if good else End.FAILED)
 
 
@@ -105,7 +100,7 @@ def _is_text(file: Path) -> bool:
     return True
 
 
-def _receipt(text: str, keys: Path | None) -> tuple[str, bool, dict[str, object]]:
+def _receipt(text: str, keys: Path | None) -> tuple[str, bool, dict[str, str]]:
     from macp_rx.protocol.receipt import Verdict, trusted_keys_from_jwks, verify_receipt
 
     try:
@@ -113,7 +108,7 @@ def _receipt(text: str, keys: Path | None) -> tuple[str, bool, dict[str, object]
     except (MacpSessionError, UnicodeDecodeError) as error:
         raise MacpSessionError(f"{keys}: {error}") from None
     found = verify_receipt(text, trusted)
-    more: dict[str, object] = {}
+    more: dict[str, str] = {}
     if found.verdict in (Verdict.ATTESTED, Verdict.INTEGRITY_ONLY):
         from macp_rx.protocol import jcs
 
@@ -122,13 +117,16 @@ def _receipt(text: str, keys: Path | None) -> tuple[str, bool, dict[str, object]
         more = {
             name: str(members.get(name)) for name in ("session_id", "mode", "issuer", "issued_at", "commitment_hash")
         }
-        more |= {"action": str(commitment["action"]), "outcome_positive": commitment["outcome_positive"]}
-        more["attestations"] = [str(each) for each in found.attestations]
+        more |= {
+            "action": str(commitment["action"]),
+            "outcome": "positive" if commitment["outcome_positive"] else "negative",
+        }
+        more["attestations"] = ", ".join(found.attestations) or "none"
     good = found.verdict is Verdict.ATTESTED or (keys is None and found.verdict is Verdict.INTEGRITY_ONLY)
     return str(found.verdict), good, more
 
 
-def _commitment(file: Path, text: str, claimed: str) -> tuple[str, bool, dict[str, object]]:
+def _commitment(file: Path, text: str, claimed: str) -> tuple[str, bool, dict[str, str]]:
     from macp_rx.protocol.commitment import Integrity, hash_of, project_wire, verify_commitment_hash
     from macp_rx.protocol.validation import validate_commitment_hash
 
@@ -142,7 +140,9 @@ def _commitment(file: Path, text: str, claimed: str) -> tuple[str, bool, dict[st
     ):  # one of several that has it is enough
         if verdict in found:
             break
-    hashes = [] if verdict is Integrity.CANNOT_VERIFY else [hash_of(project_wire(wire)) for wire in wires]
+    if verdict is Integrity.CANNOT_VERIFY:
+        return str(verdict), False, {}
+    hashes = ", ".join(hash_of(project_wire(wire)) for wire in wires)
     return str(verdict), verdict is Integrity.MATCH, {"commitment_hash": hashes}
 
 

@@ -12,7 +12,7 @@ from macp.v1.envelope_pb2 import SessionState
 from macp.v1.policy_pb2 import PolicyDescriptor
 from rich.text import Text
 
-from macp_rx.cli.connection import AT_ONCE, connected
+from macp_rx.cli.connection import connected
 from macp_rx.cli.terminal import STYLES, console, show
 from macp_rx.client import MacpClient
 from macp_rx.errors import MacpSessionError
@@ -60,15 +60,18 @@ def events_of(
 
     Raises:
         MacpSessionError: neither, or both.
+        MacpTransportError: the runtime cannot be reached. A stream would go on trying, and whoever has typed a wrong address
+            should not have to wait.
     """
     from macp_rx.cli.sessions import mode_of
 
     if (session is None) != all_sessions:
         raise MacpSessionError("name a SESSION, or --all, and not both")
+    client.initialize()
     logging.getLogger("macp_rx.streams").setLevel(logging.INFO)
     if session is None:
-        return client.all_events(mode=mode_of(mode), retry=AT_ONCE)
-    return client.session_events(session, wait=wait, retry=AT_ONCE)
+        return client.all_events(mode=mode_of(mode))
+    return client.session_events(session, wait=wait)
 
 
 def printed(
