@@ -233,4 +233,4 @@ def _history(client: MacpClient, ended: Iterable[core_pb2.SessionMetadata]) -> F
         return Finding("history", "warn", "forgotten when a session ends", cure)
     except MacpError as error:
         return _failed("history", error)
-    return Finding("history", "ok", f"kept when a session ends: of one that has, all {count} envelopes are there")
+    return Finding("history", "ok", f"kept when a session ends: one that has still tells its {count} envelopes")

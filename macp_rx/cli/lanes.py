@@ -90,18 +90,15 @@ class _Session:
         payload = _payload(accepted)
         self.is_over = accepted.message_type == "Commitment"
         width = min(16, max(map(len, self._lanes)))
-        line = Text(f"{accepted.sequence:>3} {self._when(accepted):>9}  ", style="dim")
+        line = Text.assemble((f"{accepted.sequence:>3} {self._when(accepted):>9}  ", "dim"))
         line.append_text(self._marks(accepted.sender, *_sign(accepted, payload)))
         line.append(f"{plain(accepted.sender)[:width]:<{width}} ", "cyan")
         line.append(f"{plain(accepted.message_type):<{TYPE_WIDTH}} ", "bold")
         line.append_text(_said(accepted))
         lines = [line]
         if standing := self._stands(accepted):
-            lines.append(
-                Text(" " * 15, style="dim")
-                .append_text(self._marks("", "", ""))
-                .append(f"{' ' * width} {standing}", "dim italic")
-            )
+            state = Text(" " * 15).append_text(self._marks("", "", ""))
+            lines.append(state.append(f"{' ' * width} {standing}", "dim italic"))
         return lines
 
     def _when(self, accepted: Accepted) -> str:

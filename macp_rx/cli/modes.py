@@ -29,4 +29,4 @@ def modes(
             print_json(canonical.to_json(mode))
         return
     rows = [(mode.mode, mode.mode_version, ", ".join(mode.message_types)) for mode in listed]
-    print_table(("MODE", "VERSION", "MESSAGES"), rows, flexible="MESSAGES")
+    print_table(("MODE", "VERSION", "MESSAGES"), rows)

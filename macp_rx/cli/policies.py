@@ -55,7 +55,7 @@ def list_(
     rows = [
         (policy.policy_id, name_of(policy.mode), str(policy.schema_version), policy.description) for policy in listed
     ]
-    print_table(("POLICY", "MODE", "SCHEMA", "DESCRIPTION"), rows, flexible="DESCRIPTION")
+    print_table(("POLICY", "MODE", "SCHEMA", "DESCRIPTION"), rows)
 
 
 @policies.command()
@@ -114,7 +114,7 @@ def what_if(
         for entry in reply.entries
     ]
     heads = ("", "MESSAGE", f"UNDER {reply.recorded_policy_id}", f"UNDER {reply.candidate_policy_id}")
-    print_table(heads, rows, flexible=heads[3])
+    print_table(heads, rows)
     out = console()
     for denial in reply.denials:
         for reason in _reasons(denial.details):

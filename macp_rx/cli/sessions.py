@@ -52,7 +52,7 @@ def sessions(
     err = console(err=True)
     with err.status("listing sessions"):
         rows = [_row(each, client.clock.now_ms) for each in found]
-    print_table(("SESSION", "MODE", "STATE", "TIME LEFT", "INITIATOR", "PARTICIPANTS"), rows, flexible="PARTICIPANTS")
+    print_table(("SESSION", "MODE", "STATE", "TIME LEFT", "INITIATOR", "PARTICIPANTS"), rows)
     err.print(f"{len(rows)} session{'' if len(rows) == 1 else 's'}", style="dim")
 
 

@@ -6,9 +6,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from rich import box
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from macp_rx.protocol import jcs
@@ -67,24 +66,19 @@ def print_json(value: object) -> None:
         sys.stdout.flush()
 
 
-def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, flexible: str) -> None:
-    """Prints a table. On a terminal that is too narrow one column is cut, and no line wraps.
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints a table. What may be long stands in its last column: on a terminal a line is cut at the edge, and does not wrap.
 
     Args:
         heads: the names of the columns.
         rows: their cells; words of `STYLES` are coloured.
-        flexible: the column that is cut.
     """
     out = console()
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-    for head in heads:
-        is_flexible = head == flexible
-        table.add_column(head, no_wrap=True, overflow="ellipsis", ratio=1 if is_flexible else None)
-    lines = [[Text(plain(cell), style=STYLES.get(cell, "")) for cell in row] for row in rows]
+    lines = [[plain(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(heads, *lines, strict=True)]
+    show(out, Text("  ".join(map(set_cell_size, heads, widths)).rstrip(), "bold"))
     for line in lines:
-        table.add_row(*line)
-    if not out.is_terminal:
-        out.width = sum(
-            max((len(line[at]) for line in lines), default=0) + len(head) + 3 for at, head in enumerate(heads)
-        )
-    out.print(table)
+        cells = [(set_cell_size(cell, width), STYLES.get(cell, "")) for cell, width in zip(line, widths, strict=True)]
+        text = Text("  ").join(Text(*cell) for cell in cells)
+        text.rstrip()
+        show(out, text)
