@@ -26,7 +26,7 @@ class Row:
     Attributes:
         what: what was measured, with its unit.
         ours: our figure.
-        peer: the peer's.
+        peer: the peer's; empty where there is none.
         peer_name: who that is.
         ratio: ours through the peer's, the median of the rounds' ratios; None where a ratio says nothing.
         bar: what was set as the goal, as text.

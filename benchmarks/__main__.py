@@ -9,7 +9,20 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks import Row, clock, hop, imports, many_streams, operators, reading, reliability, runtime, served, unary
+from benchmarks import (
+    Row,
+    clock,
+    hop,
+    imports,
+    many_streams,
+    operators,
+    reading,
+    reliability,
+    runtime,
+    served,
+    simulation,
+    unary,
+)
 
 SUITES: dict[str, Callable[[int], Iterable[Row]]] = {
     "reading": reading.rows,
@@ -22,6 +35,7 @@ SUITES: dict[str, Callable[[int], Iterable[Row]]] = {
     "runtime": runtime.rows,
     "served": served.rows,
     "reliability": reliability.rows,
+    "simulation": simulation.rows,
 }
 
 BEGIN, END = "<!-- table -->", "<!-- /table -->"
@@ -53,7 +67,8 @@ def _line(row: Row) -> str:
     if row.spread is not None:
         times += f" ({row.spread[0]:.2f}–{row.spread[1]:.2f})"
     holds = "" if row.holds is None else "yes" if row.holds else "**no**"
-    return f"| {row.what} | {row.ours} | {row.peer}: {row.peer_name} | {times} | {row.bar} | {holds} |"
+    peer = f"{row.peer}: {row.peer_name}" if row.peer else row.peer_name
+    return f"| {row.what} | {row.ours} | {peer} | {times} | {row.bar} | {holds} |"
 
 
 def _circumstances(rounds: int) -> str:

@@ -21,7 +21,7 @@ import grpc.aio
 from macp.v1 import core_pb2, core_pb2_grpc
 
 from benchmarks import Row, wait_for
-from benchmarks.server import connect, connect_sdk, open_sessions, running_server
+from benchmarks.server import METADATA, connect, connect_sdk, open_sessions, running_server
 from macp_rx import Accepted, MacpClient, Stream
 
 __all__ = ["rows"]
@@ -29,6 +29,7 @@ __all__ = ["rows"]
 STREAMS = 1000
 ALL = 2000
 SDK_CLIENTS = 10  # its clients of one server share a connection, which hangs at 128 streams: so a server for each
+BARE_STREAMS = 100  # on one channel
 RUNS = 3
 LINGER = 2.0
 """Seconds that threads may take to end after close: grpc's own end a little later than the call returns."""
@@ -50,7 +51,7 @@ def rows(rounds: int) -> Iterable[Row]:
     what = f"{STREAMS} session streams"
     name = f"macp-sdk-python, {SDK_CLIENTS} clients of {SDK_CLIENTS} servers"
 
-    alone = "bare grpc.aio, one channel, no stream"
+    alone = f"bare grpc.aio, {STREAMS // BARE_STREAMS} channels"
 
     def count(label: str, key: str, peer: Figures, peer_name: str, most: int | None) -> Row:
         bar, holds = ("", None) if most is None else (f"≤ {most}", ours[key] <= most)
@@ -65,9 +66,11 @@ def rows(rounds: int) -> Iterable[Row]:
     yield Row(f"all_events of {ALL} sessions: extra Python threads", *shown, alone, None, "≤ 4", threads <= 4)
     shown = f"{everything['system']:.0f}", f"{bare['system']:.0f}"
     yield Row(f"all_events of {ALL} sessions: extra OS threads", *shown, alone, None, "≤ 4", everything["system"] <= 4)
-    each, sdk_each = ours["memory"] / STREAMS / 1000, sdk["memory"] / STREAMS / 1000
+    each, sdk_each, bare_each = (figures["memory"] / STREAMS / 1000 for figures in (ours, sdk, bare))
     shown = f"{each:.0f} kB", f"{sdk_each:.0f} kB"
     yield Row(f"{what}: resident memory each", *shown, name, each / sdk_each, "≤ 45 kB", each <= 45)
+    shown = f"{each:.0f} kB", f"{bare_each:.0f} kB"
+    yield Row(f"{what}: resident memory each", *shown, alone, each / bare_each, "", None)
 
 
 def _median(who: str, sessions: Sessions) -> Figures:
@@ -152,15 +155,40 @@ def _sdk(sessions: Sessions) -> Figures:
 
 
 def _bare(sessions: Sessions) -> Figures:
-    async def threads_of_one_channel() -> Figures:
-        async with grpc.aio.insecure_channel(next(iter(sessions))) as channel:
-            stub = core_pb2_grpc.MACPRuntimeServiceStub(channel)
-            await stub.Initialize(core_pb2.InitializeRequest(supported_protocol_versions=["1.0"]))
-            return _extra(start)
-
+    ((target, session_ids),) = sessions.items()
     start = _usage()
-    live = asyncio.run(threads_of_one_channel())
+    asyncio.run(_read_bare(target, session_ids[:1], start))
+    live = asyncio.run(_read_bare(target, session_ids, {**_usage(), "system": start["system"]}))
     return {**live, "left": _left(start)}
+
+
+async def _read_bare(target: str, session_ids: list[str], before: Figures) -> Figures:
+    heard = asyncio.Semaphore(0)
+
+    async def hear(channel: grpc.aio.Channel, session_id: str) -> None:
+        call = core_pb2_grpc.MACPRuntimeServiceStub(channel).StreamSession(metadata=METADATA)
+        await call.write(core_pb2.StreamSessionRequest(subscribe_session_id=session_id))
+        async for _ in call:
+            heard.release()
+
+    # without the option equal channels share a connection
+    channels = [
+        grpc.aio.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)])
+        for _ in range(0, len(session_ids), BARE_STREAMS)
+    ]
+    calls = [
+        asyncio.create_task(hear(channels[number // BARE_STREAMS], session_id))
+        for number, session_id in enumerate(session_ids)
+    ]
+    for _ in calls:
+        await heard.acquire()
+    live = _extra(before)
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    for channel in channels:
+        await channel.close()
+    return live
 
 
 def _left(start: Figures) -> float:

@@ -1,14 +1,20 @@
-"""Votes: chosen, counted, decided about, beside a loop that does nothing but decode and count them."""
+"""Votes: chosen, counted, decided about, beside a loop that does nothing but decode and count them. And what a state takes."""
 
 from __future__ import annotations
 
+import gc
+import os
 import statistics
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import Message
-from macp.modes.decision.v1.decision_pb2 import ProposalPayload, VotePayload
+from macp.modes.decision.v1.decision_pb2 import EvaluationPayload, ProposalPayload, VotePayload
+from macp.v1.core_pb2 import CommitmentPayload
 from macp.v1.envelope_pb2 import Envelope
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
@@ -17,13 +23,18 @@ from benchmarks import Row, cpu_rounds
 from macp_rx import Accepted, Stream
 from macp_rx import operators as mo
 from macp_rx.clock import VirtualClock
+from macp_rx.protocol.binding import Binding, Instant
 from macp_rx.protocol.messages import DECISION, message_type_of
+from macp_rx.protocol.modes import decision
+from macp_rx.protocol.policy import DEFAULT
 
 __all__ = ["rows"]
 
 VOTES = 10_000
 FEW = 1_000
 """What the SDK counts in a time that can be waited for."""
+AGENTS = 10
+STATES = 2_000
 
 
 def rows(rounds: int) -> Iterable[Row]:
@@ -40,16 +51,20 @@ def rows(rounds: int) -> Iterable[Row]:
     ours, sdk = (statistics.median(few[name]) * 1e3 for name in ("ours", "sdk"))
     what = f"votes, tally of {FEW}, told after each"
     yield Row(what, f"{ours:.1f} ms", f"{sdk:.1f} ms", "macp-sdk-python", ours / sdk, "≤ 1x", ours <= sdk)
+    ours, sdk = _resident_each("ours"), _resident_each("sdk")
+    what = f"state of a decision session of {AGENTS} agents, committed: resident memory"
+    shown = f"{ours / 1000:.1f} kB", f"{sdk / 1000:.1f} kB"
+    yield Row(what, *shown, "macp-sdk-python, its envelopes too", ours / sdk, "< 8 kB", ours < 8000)
 
 
-def _envelope(number: int, payload: Message) -> Envelope:
+def _envelope(number: int, payload: Message, sender: str = "") -> Envelope:
     return Envelope(
         macp_version="1.0",
         mode=DECISION,
         message_type=message_type_of(payload),
         message_id=f"m{number}",
         session_id="s",
-        sender=f"agent-{number}",
+        sender=sender or f"agent-{number}",
         payload=payload.SerializeToString(),
     )
 
@@ -117,3 +132,73 @@ def _sdk() -> None:
         projection.vote_totals()
     if len(projection.votes["p1"]) != FEW:
         raise SystemExit("benchmarks: the SDK has counted something else")
+
+
+# What a state takes. Resident memory and not tracemalloc's, which does not see what protobuf has allocated.
+
+
+def _resident_each(whose: str) -> float:
+    """Bytes a state, in a process that holds nothing else."""
+    command = [sys.executable, "-m", "benchmarks.operators", whose]
+    return float(subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[1]).stdout)
+
+
+def _session(number: int) -> Iterator[Envelope]:
+    """A proposal, an evaluation and a vote of everybody, and the commitment; no two sessions share a name."""
+    agents = [f"agent-{number}-{n}" for n in range(AGENTS)]
+    proposal_id = f"proposal-{number}"
+    yield _envelope(0, ProposalPayload(proposal_id=proposal_id, option="canary", rationale="small steps"), agents[0])
+    for n, agent in enumerate(agents, start=1):
+        said = EvaluationPayload(
+            proposal_id=proposal_id, recommendation="APPROVE", confidence=0.8, reason=f"as before, {n}"
+        )
+        yield _envelope(n, said, agent)
+    for n, agent in enumerate(agents, start=AGENTS + 1):
+        yield _envelope(n, VotePayload(proposal_id=proposal_id, vote="APPROVE", reason=f"carried by {n}"), agent)
+    commitment = CommitmentPayload(
+        commitment_id=f"c-{number}",
+        action="decision.approved",
+        authority_scope="benchmark",
+        reason="carried",
+        outcome_positive=True,
+        mode_version="1.0.0",
+        configuration_version="c1",
+    )
+    yield _envelope(2 * AGENTS + 1, commitment, agents[0])
+
+
+def _state(number: int) -> decision.State:
+    messages = list(_session(number))
+    agents = tuple(dict.fromkeys(envelope.sender for envelope in messages))
+    bound = Binding("s", DECISION, agents[0], agents, "1.0.0", "c1", DEFAULT)
+    state = decision.initial(bound)
+    for envelope in messages:
+        state = decision.step(bound, state, envelope, Instant(0))
+    return state
+
+
+def _projection(number: int) -> object:
+    from macp_sdk.projections import DecisionProjection
+
+    projection = DecisionProjection()
+    for envelope in _session(number):
+        projection.apply_envelope(envelope)
+    return projection
+
+
+def _main(whose: str) -> None:
+    make = {"ours": _state, "sdk": _projection}[whose]
+    warm = [make(number) for number in range(STATES, STATES + 100)]
+    before = _resident()
+    states = [make(number) for number in range(STATES)]
+    gc.collect()
+    print((_resident() - before) / len(states))
+    del warm, states
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

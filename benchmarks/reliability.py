@@ -73,8 +73,8 @@ def _sdk_in_an_outage(target: str) -> str:
         try:
             stream.read(timeout=10)
         except macp_sdk.MacpTransportError as error:
-            return f"never: its stream ends with {error.code}"
-    return "never: its stream ends"
+            return f"never (its stream ends with {error.code})"
+    return "never (its stream ends)"
 
 
 def _end(target: str) -> Row:

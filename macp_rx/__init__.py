@@ -22,6 +22,7 @@ from macp_rx.errors import (
     MacpSessionError,
     MacpStreamError,
     MacpTimeoutError,
+    MacpTranscriptError,
     MacpTransportError,
     MacpWouldBlockError,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "MacpStream",
     "MacpStreamError",
     "MacpTimeoutError",
+    "MacpTranscriptError",
     "MacpTransportError",
     "MacpWouldBlockError",
     "Message",

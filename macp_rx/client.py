@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
-import grpc
 from google.protobuf.message import Message as Protobuf
 from macp.v1 import core_pb2, policy_pb2
 from macp.v1.envelope_pb2 import Ack, Envelope
@@ -40,7 +39,6 @@ from macp_rx.streams.stream import Stream
 from macp_rx.transport import methods
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method, Receiver, Transport
-from macp_rx.transport.grpc import ChannelOptions, GrpcTransport
 from macp_rx.transport.loop import LoopLease
 from macp_rx.transport.shared import SharedTransport, Subscription
 from macp_rx.transport.telemetry import OFF, ConnectionTelemetry, Telemetry
@@ -49,6 +47,7 @@ if TYPE_CHECKING:
     from reactivex.scheduler.eventloop import AsyncIOScheduler
 
     from macp_rx.runtime import Runtime
+    from macp_rx.transport.grpc import ChannelOptions
 
 __all__ = ["MacpClient", "RxClient"]
 
@@ -293,7 +292,7 @@ class _Calls:
             buffer: how many envelopes may wait for a consumer there; while it is full, the call waits.
 
         Errors:
-            MacpTransportError: the first connection failed, or none came back in time; NOT_FOUND for an unknown session.
+            MacpTransportError: no connection came about, or came back, in time; NOT_FOUND for an unknown session.
             MacpStreamError: FORBIDDEN, for one who is neither initiator nor participant nor observer.
             MacpGapError: what was not read yet is forgotten; ``session.outcome`` still tells the outcome.
         """
@@ -614,12 +613,17 @@ class MacpClient(_Calls, Blocking):
         retry: RetryPolicy | None = SEND_RETRY,
         telemetry: Telemetry = OFF,
     ) -> None:
+        from macp_rx.transport.grpc import (  # an embedded runtime, and simulations, need no gRPC
+            GrpcTransport,
+            tls_credentials,
+        )
+
         _check(telemetry)
         if not isinstance(target, str) or not target.strip() or target.startswith(("http://", "https://")):
             raise MacpSessionError(f"a target is 'host:port', such as '127.0.0.1:50051', not {target!r}")
         credentials = None
         if secure:
-            credentials = _tls(root_certificates, private_key, certificate_chain)
+            credentials = tls_credentials(root_certificates, private_key, certificate_chain)
         elif root_certificates or private_key or certificate_chain:
             raise MacpSessionError("certificates were given, but secure=False would not use them")
         release = noop
@@ -658,10 +662,48 @@ class MacpClient(_Calls, Blocking):
         if runtime is None:
             runtime = Runtime()
             release = runtime.close
+        auth = AuthConfig.for_dev_agent(agent)
+        transport = runtime.connect()
+        return cls._over(transport, release, auth, default_timeout, retry, telemetry, "embedded")
+
+    @classmethod
+    def over(
+        cls,
+        transport: Transport,
+        *,
+        auth: AuthConfig | None = None,
+        default_timeout: float | None = DEFAULT_TIMEOUT,
+        retry: RetryPolicy | None = SEND_RETRY,
+        telemetry: Telemetry = OFF,
+        target: str = "a transport",
+    ) -> Self:
+        """A client over a transport of one's own: a runtime's ``connect()``, or one that is wrapped, for tests and simulations.
+
+        Args:
+            transport: what carries the calls; closed with the client.
+            auth: who is calling.
+            default_timeout: seconds a unary call may take.
+            retry: how a send is tried again under its message id; None does not.
+            telemetry: what sends and session streams report to.
+            target: what the client calls the other end.
+        """
+        _check(telemetry)
+        return cls._over(transport, noop, auth, default_timeout, retry, telemetry, target)
+
+    @classmethod
+    def _over(
+        cls,
+        transport: Transport,
+        release: Callable[[], None],
+        auth: AuthConfig | None,
+        default_timeout: float | None,
+        retry: RetryPolicy | None,
+        telemetry: Telemetry,
+        target: str,
+    ) -> Self:
         client = cls.__new__(cls)
-        watching = telemetry.connection("embedded", runtime.clock)
-        connection = _Connection(runtime.connect(), release, retry, watching)
-        client._connect(connection, AuthConfig.for_dev_agent(agent), default_timeout, "embedded")
+        watching = telemetry.connection(target, transport.clock)
+        client._connect(_Connection(transport, release, retry, watching), auth, default_timeout, target)
         return client
 
     def _connect(
@@ -734,15 +776,6 @@ class MacpClient(_Calls, Blocking):
 def _check(telemetry: object) -> None:
     if not isinstance(telemetry, Telemetry) or isinstance(telemetry, type):
         raise MacpSessionError(f"telemetry is an object such as OpenTelemetry(), not {telemetry!r}")
-
-
-def _tls(root: bytes | None, key: bytes | None, chain: bytes | None) -> grpc.ChannelCredentials:
-    if (key is None) != (chain is None):  # grpc aborts the process at the first call (measured)
-        raise MacpSessionError("mutual TLS takes both private_key and certificate_chain; one of them is missing")
-    for name, pem in (("root_certificates", root), ("private_key", key), ("certificate_chain", chain)):
-        if pem is not None and (not isinstance(pem, bytes) or b"-----BEGIN" not in pem):
-            raise MacpSessionError(f"{name} is the content of a PEM file, as bytes: Path(…).read_bytes()")
-    return grpc.ssl_channel_credentials(root, key, chain)
 
 
 class _Acknowledging(Protocol):

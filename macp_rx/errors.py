@@ -8,6 +8,7 @@ MacpError
 │   ├── MacpTimeoutError        nothing came in time (also raised by read(timeout) and within())
 │   └── MacpGapError            the server has forgotten history that was not read yet: .seen .lowest_available_sequence
 ├── MacpSessionError            bad input, refused here before it reached the wire (also a ValueError)
+├── MacpTranscriptError         a transcript cannot be read or written: .file .line
 ├── MacpIdentityMismatchError   the sender is not who the credential says: .expected .actual
 ├── MacpOverflowError           a bounded buffer is full and nothing upstream can wait
 ├── MacpClosedError             the client, stream or runtime is already closed
@@ -39,6 +40,7 @@ __all__ = [
     "MacpSessionError",
     "MacpStreamError",
     "MacpTimeoutError",
+    "MacpTranscriptError",
     "MacpTransportError",
     "MacpWouldBlockError",
 ]
@@ -140,6 +142,7 @@ class MacpAckError(MacpRefusedError):
         text = f"{what} was refused: {error.message}" if what else error.message
         super().__init__(error.code, text, error.details)
         self.ack = ack
+        self.what = what
 
 
 class MacpStreamError(MacpRefusedError):
@@ -241,6 +244,21 @@ class MacpGapError(MacpTransportError):
 
 class MacpSessionError(MacpError, ValueError):
     """Bad input that was refused before it reached the wire; the text says what would be right."""
+
+
+class MacpTranscriptError(MacpError):
+    """A transcript cannot be read or written; what stands before the line is whole.
+
+    Args:
+        file: its name.
+        line: the line's number, from 1 on; None where it is the file as a whole.
+        what: what is wrong, and what would be right.
+    """
+
+    def __init__(self, file: str, line: int | None, what: str) -> None:
+        super().__init__(f"{file}{'' if line is None else f', line {line}'}: {what}")
+        self.file = file
+        self.line = line
 
 
 class MacpIdentityMismatchError(MacpError):

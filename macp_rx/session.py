@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # who only reads and sends imports no operators
     from macp_rx.operators.tally import Tally
 
 __all__ = [
+    "Address",
     "Agent",
     "DecisionSession",
     "ExtensionSession",
@@ -126,6 +127,11 @@ class SessionVerbs:
     def client(self) -> MacpClient:
         """The connection, and who is speaking."""
         return self._client
+
+    @property
+    def address(self) -> Address:
+        """The session's mode, id and versions."""
+        return self._address
 
     @property
     def session_id(self) -> str:
@@ -298,7 +304,7 @@ class SessionVerbs:
             speaker = self._sender or self._client.clock.new_id()
 
             def send(message: Message[Any]) -> Observable[Ack]:
-                return self.saying(message, message_id(message)).pipe(ops.catch(refused))
+                return _passing_over_refusals(self.saying(message, message_id(message)), on_refusal)
 
             def message_id(message: object) -> str:
                 if not isinstance(message, Message):
@@ -310,12 +316,6 @@ class SessionVerbs:
                 return _digest(said, b"%d" % times[said]).hex()[:32]
 
             return messages.pipe(mo.send_to(send))
-
-        def refused(error: Exception, _source: Observable[Ack]) -> Observable[Ack]:
-            if not isinstance(error, MacpAckError):
-                raise error
-            on_refusal(error)
-            return rx.empty()
 
         return stream(rx.defer(speak), self._client.clock)
 
@@ -341,11 +341,19 @@ class SessionVerbs:
         return bound
 
     def saying(self, message: Message[Any], message_id: str = "") -> Stream[Ack]:
-        """A message as it is sent, reactive in every form; the one place where versions, ids and time are filled in.
+        """A message as it is sent, reactive in every form.
 
         Args:
             message: what to say.
             message_id: its id; a new one by default. A Commitment without an id of its own has it, too.
+        """
+        return self._client.rx.send(self.envelope(message, message_id))
+
+    def envelope(self, message: Message[Any], message_id: str = "") -> Envelope:
+        """A message as it goes out; the one place where versions, ids and time are filled in. Arguments as `saying`.
+
+        Raises:
+            MacpSessionError: it is no message, or one of another mode.
         """
         if not isinstance(message, Message):
             raise MacpSessionError(f"what is said is a Message, such as decision.vote(…), not {type(message).__name__}")
@@ -359,7 +367,7 @@ class SessionVerbs:
         else:
             payload = message.payload_bytes
         clock = self._client.clock
-        envelope = Envelope(
+        return Envelope(
             macp_version=MACP_VERSION,
             mode=self.mode,
             message_type=message.message_type,
@@ -369,11 +377,24 @@ class SessionVerbs:
             timestamp_unix_ms=clock.now_ms,
             payload=payload,
         )
-        return self._client.rx.send(envelope)
 
 
 def _digest(*parts: bytes) -> bytes:
     return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).digest()
+
+
+def _passing_over_refusals(acknowledged: Stream[Ack], on_refusal: Callable[[Exception], None]) -> Observable[Ack]:
+    def subscribe(observer: abc.ObserverBase[Ack], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        def failed(error: Exception) -> None:
+            if isinstance(error, MacpAckError):
+                on_refusal(error)
+                observer.on_completed()
+            else:
+                observer.on_error(error)
+
+        return acknowledged.subscribe(observer.on_next, failed, observer.on_completed, scheduler=scheduler)
+
+    return Observable(subscribe)
 
 
 def said_by(agent: Agent, events: Observable[Accepted]) -> Observable[Message[Any]]:

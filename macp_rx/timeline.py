@@ -181,14 +181,17 @@ class Timeline:
         return "\n".join([*header, *drawn, *order, *names.legend()])
 
     @classmethod
-    def parse(cls, text: str) -> Timeline:
+    def parse(cls, text: str, *, frame: int = FRAME) -> Timeline:
         """Reads what ``str()`` wrote.
+
+        Args:
+            text: lanes, and what the names in them mean; a name that is not told means itself.
+            frame: microseconds of one frame, unless the text says so.
 
         Raises:
             MacpSessionError: a line that cannot be read.
         """
         legend, lines = _read_legend(text)
-        frame = FRAME
         spans: list[Span] = []
         by_lane: dict[str, list[Event]] = {}
         order: list[str] | None = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,16 @@ def blocks(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("code", [code for code in blocks("testing.md") if "test_when" not in code])
-def test_an_example_of_the_testing_page(pytester: pytest.Pytester, code: str) -> None:
+@pytest.mark.parametrize(
+    "code",
+    [
+        code
+        for page in ("testing.md", "simulation.md", "coordination.md")
+        for code in blocks(page)
+        if "test_when" not in code
+    ],
+)
+def test_an_example_of_the_pages_about_tests(pytester: pytest.Pytester, code: str) -> None:
     pytester.makepyfile(test_docs=code)
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-q")
     result.assert_outcomes(passed=len(re.findall(r"^def test_", code, re.MULTILINE)))
@@ -37,3 +47,26 @@ def test_the_failure_that_the_testing_page_shows_is_real(pytester: pytest.Pytest
     printed = [line.removeprefix("E") for line in result.outlines[start : start + 5]]
     (shown,) = re.findall(r"<!-- failure -->\n```\n(.*?)```", (DOCS / "testing.md").read_text(), re.DOTALL)
     assert [line.strip() for line in printed] == [line.strip() for line in shown.splitlines()]
+
+
+def test_the_answer_that_the_simulation_page_shows_is_real() -> None:
+    asked = subprocess.run(
+        [sys.executable, DOCS.parent / "examples" / "simulations" / "which_policy.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (shown,) = re.findall(
+        r"<!-- printed: which_policy -->\n```\n(.*?)```", (DOCS / "simulation.md").read_text(), re.DOTALL
+    )
+    assert asked.stdout.strip() == shown.strip()
+    assert asked.stderr == ""
+
+
+def test_the_test_of_an_example_has_at_most_fifteen_lines() -> None:
+    examples = {page.stem for page in (DOCS.parent / "examples").glob("*.py")}
+    tested = set()
+    for code in blocks("coordination.md"):
+        assert len([line for line in code[code.index("def test_") :].splitlines() if line.strip()]) <= 15
+        tested |= {name for name in examples if f"import {name}" in code}
+    assert tested == examples

@@ -31,6 +31,7 @@ PUBLIC = [
     "MacpStream",
     "MacpStreamError",
     "MacpTimeoutError",
+    "MacpTranscriptError",
     "MacpTransportError",
     "MacpWouldBlockError",
     "Message",

@@ -3,6 +3,7 @@
 from macp_rx.agents.bootstrap import Bootstrap as Bootstrap
 from macp_rx.agents.bootstrap import from_bootstrap as from_bootstrap
 from macp_rx.agents.ready import Evaluation as Evaluation
+from macp_rx.agents.ready import Update as Update
 from macp_rx.agents.ready import approver as approver
 from macp_rx.agents.ready import evaluator as evaluator
 from macp_rx.agents.ready import handoff_target as handoff_target
@@ -15,3 +16,5 @@ from macp_rx.agents.running import serve as serve
 from macp_rx.agents.speaking import from_start as from_start
 from macp_rx.agents.speaking import merge as merge
 from macp_rx.agents.speaking import on as on
+from macp_rx.agents.speaking import on_state as on_state
+from macp_rx.agents.speaking import opening as opening

@@ -284,6 +284,7 @@ def task_worker(
     ],
     *,
     takes_over: bool = False,
+    volunteers: bool = True,
     timeout: float | None = None,
     otherwise: Callable[[Accepted[TaskRequestPayload], Exception], Message[Any]] | None = None,
 ) -> Agent:
@@ -300,6 +301,7 @@ def task_worker(
         work: does a task and answers its output; or a message, such as ``task.fail_task``. Plain or async. It is
             handed the request, and a function to tell how far it is: ``update(progress, message="", status="")``.
         takes_over: also accept a task that somebody else has given back. A policy must allow it.
+        volunteers: accept a request that is for anybody; without it, only one that names this agent.
         timeout: seconds that an async ``work`` may take.
         otherwise: what to say where ``work`` failed or took too long, such as ``task.reject_task``, which gives the task back;
             by default that the task failed, with the error's name and text.
@@ -312,7 +314,7 @@ def task_worker(
             observer: abc.ObserverBase[Message[Any]], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
             mine: Subject[Accepted[TaskRequestPayload]] = Subject()
-            desk = _Desk(me, takes_over)
+            desk = _Desk(me, takes_over, volunteers)
 
             def on_next(accepted: Accepted) -> None:
                 try:
@@ -359,9 +361,10 @@ def task_worker(
 class _Desk:
     """What one worker knows of the session's task: what it is, and who has it."""
 
-    def __init__(self, me: str, takes_over: bool) -> None:
+    def __init__(self, me: str, takes_over: bool, volunteers: bool) -> None:
         self._me = me
         self._takes_over = takes_over
+        self._volunteers = volunteers
         self._request: Accepted[TaskRequestPayload] | None = None
         self._holder: str | None = None
 
@@ -370,9 +373,10 @@ class _Desk:
         if accepted.mode != task.MODE:
             return None, None
         match accepted.payload:
-            case TaskRequestPayload():
+            case TaskRequestPayload() as request:
                 self._request = cast("Accepted[TaskRequestPayload]", accepted)
-                return self._acceptance(), None
+                asked = self._volunteers or request.requested_assignee == self._me
+                return self._acceptance() if asked else None, None
             case TaskAcceptPayload():
                 self._holder = self._holder or accepted.sender
                 return None, self._request if accepted.sender == self._me else None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from macp_rx.client import MacpClient
+from macp_rx.streams.sending import SEND_RETRY
 from macp_rx.transport.auth import AuthConfig
 
 __all__ = ["Secure", "Target", "connect", "is_loopback"]
@@ -27,7 +29,8 @@ def connect(target: str | None, agent: str, secure: bool | None) -> MacpClient:
         return MacpClient.embedded(agent=agent)
     if secure is None:
         secure = not is_loopback(target.rpartition(":")[0])
-    return MacpClient(target=target, secure=secure, auth=AuthConfig.for_dev_agent(agent))
+    at_once = replace(SEND_RETRY, first_contact=0)  # whoever has typed a wrong address should not have to wait
+    return MacpClient(target=target, secure=secure, auth=AuthConfig.for_dev_agent(agent), retry=at_once)
 
 
 def is_loopback(host: str) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final, cast
 
@@ -19,7 +19,9 @@ from macp_rx.errors import MacpError, MacpRefusedError, MacpSessionError
 from macp_rx.protocol.receipt import ReceiptSigner
 from macp_rx.runtime import Runtime, Settings, Tls, dev_identity, static_tokens
 from macp_rx.runtime.identity import Identify
+from macp_rx.runtime.registries import with_policies
 from macp_rx.runtime.service import host_of
+from macp_rx.runtime.state import State
 
 __all__ = ["serve"]
 
@@ -214,11 +216,10 @@ def serve(
 
     Example: macp-rx serve --bind 127.0.0.1:50051 --store sessions.sqlite
     """
-    policies = list(_policies(policies_dir)) if policies_dir else []
+    policies = _policies(policies_dir) if policies_dir else []
     if policies_dry_run:
         if policies_dir is None:
             raise MacpSessionError("--policies-dry-run needs --policies-dir")
-        Runtime(policies=policies).close()
         Console().print(f"{len(policies)} policies are fit")
         return
     signing_key = os.environ.get("MACP_RECEIPT_SIGNING_KEY") or (receipt_key.read_text() if receipt_key else "")
@@ -263,10 +264,29 @@ def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> 
         return None
     if certificate is None or key is None:
         raise MacpSessionError("--tls-cert and --tls-key go together")
+    _check_certificates(certificate, key, client_ca)
     return Tls(certificate.read_bytes(), key.read_bytes(), client_ca.read_bytes() if client_ca else None)
 
 
+def _check_certificates(certificate: Path, key: Path, client_ca: Path | None) -> None:
+    """Says which file is wrong: gRPC says of each only that it cannot bind (measured)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    for path in (certificate, client_ca) if client_ca else (certificate,):
+        try:
+            context.load_verify_locations(path)
+        except ssl.SSLError:
+            raise MacpSessionError(f"{path} holds no certificate, or one that is not PEM") from None
+    try:
+        context.load_cert_chain(certificate, key, password="")  # without one, a key that needs it asks on the terminal
+    except ssl.SSLError as error:
+        raise MacpSessionError(
+            f"{key} is not the key of {certificate} as PEM without a passphrase: {error.reason}"
+        ) from None
+
+
 def _identify(tokens: Path | None) -> Identify:
+    if os.environ.get("MACP_AUTH_ISSUER"):  # to take development tokens instead would let in everybody
+        raise MacpSessionError("MACP_AUTH_ISSUER is set, but this runtime reads no JWT; use --tokens, and unset it")
     text = os.environ.get("MACP_AUTH_TOKENS_JSON") or (tokens.read_text() if tokens else "")
     return static_tokens(text) if text else dev_identity
 
@@ -289,23 +309,31 @@ def _check_exposure(bind: str, tls: Tls | None, identify: Identify, *, allow_ins
         )
 
 
-def _policies(folder: Path) -> Iterator[policy_pb2.PolicyDescriptor]:
-    """The policies of a folder, in the order of their files' names. Every file carries all five fields (`protocol.md` 5.5)."""
-    for path in sorted(folder.glob("*.json")):
+def _policies(folder: Path) -> list[policy_pb2.PolicyDescriptor]:
+    """The policies of a folder, in the order of their files' names, each found fit beside those before it."""
+    policies: list[policy_pb2.PolicyDescriptor] = []
+    known = State()
+    for path in sorted(path for path in folder.iterdir() if path.suffix == ".json"):
         try:
-            read: object = json.loads(path.read_text())
-            given = cast("dict[str, object]", read) if isinstance(read, dict) else {}
-            missing = [
-                name for name in ("policy_id", "mode", "description", "rules", "schema_version") if name not in given
-            ]
-            if missing:
-                raise MacpSessionError(f"it lacks {', '.join(missing)}")
-            yield policy_pb2.PolicyDescriptor(
-                policy_id=cast("str", given["policy_id"]),
-                mode=cast("str", given["mode"]),
-                description=cast("str", given["description"]),
-                rules=json.dumps(given["rules"]),
-                schema_version=cast("int", given["schema_version"]),
-            )
+            policy = _policy(path)
+            known = with_policies(known, [policy])
         except (ValueError, TypeError, MacpRefusedError) as error:
             raise MacpError(f"{path}: {error}") from None
+        policies.append(policy)
+    return policies
+
+
+def _policy(path: Path) -> policy_pb2.PolicyDescriptor:
+    """The policy of a file, which carries all five fields (`protocol.md` 5.5)."""
+    read: object = json.loads(path.read_text())
+    given = cast("dict[str, object]", read) if isinstance(read, dict) else {}
+    missing = [name for name in ("policy_id", "mode", "description", "rules", "schema_version") if name not in given]
+    if missing:
+        raise MacpSessionError(f"it lacks {', '.join(missing)}")
+    return policy_pb2.PolicyDescriptor(
+        policy_id=cast("str", given["policy_id"]),
+        mode=cast("str", given["mode"]),
+        description=cast("str", given["description"]),
+        rules=json.dumps(given["rules"]),
+        schema_version=cast("int", given["schema_version"]),
+    )

@@ -120,7 +120,7 @@ def states(
         states    -a-b-c-d|
         a: it.phase is decision.Phase.PROPOSAL
         b: it.phase is decision.Phase.EVALUATION
-        c: it.phase is decision.Phase.VOTING and it.vote_totals() == {"p1": 1}
+        c: it.phase is decision.Phase.VOTING and it.vote_totals == {"p1": 1}
         d: it.is_positive_outcome
     """
     given = None if policy is None else policy_from(policy)

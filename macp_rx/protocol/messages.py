@@ -117,6 +117,10 @@ class Message(Generic[S_co]):
         return payload if isinstance(payload, bytes) else payload.SerializeToString(deterministic=True)
 
 
+_REPEATED: Final = frozenset({"mode_version", "configuration_version", "policy_version", "commitment_id"})
+"""Fields that tell a reader nothing: the same in all of a session, or an id that nobody chose."""
+
+
 class Accepted(Generic[P_co]):
     """Something that was said, and that the runtime accepted.
 
@@ -209,3 +213,14 @@ class Accepted(Generic[P_co]):
 
     def __repr__(self) -> str:
         return f"Accepted({self.sequence}, {self.message_type} from {self.sender})"
+
+    def __str__(self) -> str:
+        """It as a line to read: ``3 alice Vote: proposal_id='p1', vote='APPROVE'``, without what a session's messages repeat."""
+        return f"{self.sequence} {self.sender} {self.message_type}: {self._said()}"
+
+    def _said(self) -> str:
+        try:
+            fields = self.payload.ListFields()
+        except MacpSessionError:
+            return f"{len(self.envelope.payload)} bytes"
+        return ", ".join(f"{field.name}={value!r}" for field, value in fields if field.name not in _REPEATED)

@@ -18,9 +18,16 @@ from macp_rx.protocol.messages import DECISION, HANDOFF, PROPOSAL, QUORUM, TASK
 from macp_rx.protocol.strict_json import as_json_text, parse_json
 
 __all__ = [
+    "ABSTENTION_INTERPRETATIONS",
     "BUILT_IN",
+    "COMMITMENT_AUTHORITIES",
+    "CRITICAL_OBJECTION_ACTIONS",
     "DEFAULT",
+    "PROPOSAL_ACCEPTANCE_CRITERIA",
+    "QUORUM_THRESHOLD_TYPES",
     "SCHEMA_VERSIONS",
+    "VOTING_ALGORITHMS",
+    "VOTING_QUORUM_TYPES",
     "AbstentionRules",
     "AcceptanceRules",
     "AssignmentRules",
@@ -45,7 +52,16 @@ __all__ = [
 
 SCHEMA_VERSIONS: Final = (1, 2, 3)
 ANY_MODE: Final = "*"
-ALGORITHMS: Final = ("none", "majority", "supermajority", "unanimous", "weighted", "plurality")
+
+# What a rule that is one of a few words may say (`protocol.md` 5.4).
+
+VOTING_ALGORITHMS: Final = ("none", "majority", "supermajority", "unanimous", "weighted", "plurality")
+VOTING_QUORUM_TYPES: Final = ("count", "percentage")
+CRITICAL_OBJECTION_ACTIONS: Final = ("deny", "finalize_decline", "hold")
+COMMITMENT_AUTHORITIES: Final = ("initiator_only", "any_participant", "designated_role")
+PROPOSAL_ACCEPTANCE_CRITERIA: Final = ("all_parties", "counterparty", "initiator")
+QUORUM_THRESHOLD_TYPES: Final = ("n_of_m", "percentage", "count")
+ABSTENTION_INTERPRETATIONS: Final = ("neutral", "implicit_reject", "ignored")
 
 
 # The rules, with their defaults (`protocol.md` 5.4).
@@ -56,7 +72,7 @@ class VotingRules:
     """How a decision's votes are counted.
 
     Attributes:
-        algorithm: ``none``, ``majority``, ``supermajority``, ``unanimous``, ``weighted`` or ``plurality``.
+        algorithm: one of `VOTING_ALGORITHMS`.
         threshold: share of approvals among the decisive votes that is enough, in (0, 1]; reached is passed.
         quorum_type: ``count`` of voters, or ``percentage`` of the participants (0 to 100).
         quorum_value: how many; counts only under ``CommitmentRules.require_vote_quorum``.
@@ -103,7 +119,7 @@ class CommitmentRules:
     """Who may commit, and when.
 
     Attributes:
-        authority: ``initiator_only``, ``any_participant`` or ``designated_role``.
+        authority: one of `COMMITMENT_AUTHORITIES`.
         designated_roles: the senders who may, under ``designated_role``; the initiator is none of them by itself.
         require_vote_quorum: decision mode: the voting quorum must be met.
         allow_decline_over_approval: decision mode: a negative commitment may overrule a vote that passed.
@@ -191,7 +207,7 @@ class AbstentionRules:
 
     Attributes:
         counts_toward_quorum: no effect.
-        interpretation: ``neutral``, ``implicit_reject`` or ``ignored``; no effect.
+        interpretation: one of `ABSTENTION_INTERPRETATIONS`; no effect.
     """
 
     counts_toward_quorum: bool = False
@@ -261,6 +277,9 @@ def build_decision_policy(
     annotations: Mapping[str, object] | None = None,
 ) -> policy_pb2.PolicyDescriptor:
     """A policy for decision mode.
+
+    There is no argument for extensions, keys that begin with ``x-``: macp-runtime announces none (``rule_extensions`` of
+    Initialize's reply), nor does the embedded runtime, and both refuse what they have not announced.
 
     Args:
         policy_id: its id; ``policy.default`` and ``policy.std.…`` are taken.
@@ -539,26 +558,26 @@ def _check_domains(rules: Rules, mode: str, given: Mapping[str, object]) -> None
         _check_decision(rules, given)
     if mode in (QUORUM, ANY_MODE):
         _check_threshold(rules.threshold)
-        _one_of("threshold.type", rules.threshold.type, ("n_of_m", "percentage", "count"))
-        _one_of("abstention.interpretation", rules.abstention.interpretation, ("neutral", "implicit_reject", "ignored"))
+        _one_of("threshold.type", rules.threshold.type, QUORUM_THRESHOLD_TYPES)
+        _one_of("abstention.interpretation", rules.abstention.interpretation, ABSTENTION_INTERPRETATIONS)
     if mode in (PROPOSAL, ANY_MODE):
-        _one_of("acceptance.criterion", rules.acceptance.criterion, ("all_parties", "counterparty", "initiator"))
+        _one_of("acceptance.criterion", rules.acceptance.criterion, PROPOSAL_ACCEPTANCE_CRITERIA)
 
 
 def _check_decision(rules: Rules, given: Mapping[str, object]) -> None:
     voting = rules.voting
-    _one_of("voting.algorithm", voting.algorithm, ALGORITHMS)
+    _one_of("voting.algorithm", voting.algorithm, VOTING_ALGORITHMS)
     _in_range("voting.threshold", voting.threshold, 0 < voting.threshold <= 1, "greater than 0 and at most 1")
     for name, weight in voting.weights.items():
         _in_range(f"voting.weights.{name}", weight, weight > 0, "greater than 0")
-    _one_of("voting.quorum.type", voting.quorum_type, ("count", "percentage"))
+    _one_of("voting.quorum.type", voting.quorum_type, VOTING_QUORUM_TYPES)
     _in_range("voting.quorum.value", voting.quorum_value, voting.quorum_value >= 0, "at least 0")
     objections, evaluation = rules.objection_handling, rules.evaluation
     _in_range(
         "objection_handling.veto_threshold", objections.veto_threshold, objections.veto_threshold >= 1, "at least 1"
     )
     action = objections.critical_objection_action
-    _one_of("objection_handling.critical_objection_action", action, ("deny", "finalize_decline", "hold"))
+    _one_of("objection_handling.critical_objection_action", action, CRITICAL_OBJECTION_ACTIONS)
     least = evaluation.minimum_confidence
     _in_range("evaluation.minimum_confidence", least, 0 <= least <= 1, "from 0 to 1")
     supplied = cast("Mapping[str, object]", given.get("voting", {}))
@@ -589,7 +608,7 @@ def _authority(rules: Mapping[str, object]) -> dict[str, object]:
 def _check_authority(given: Mapping[str, object]) -> None:
     """The rule of every mode, unknown ones too."""
     authority = cast("str", given.get("authority", "initiator_only"))
-    _one_of("commitment.authority", authority, ("initiator_only", "any_participant", "designated_role"))
+    _one_of("commitment.authority", authority, COMMITMENT_AUTHORITIES)
     if authority == "designated_role" and not given.get("designated_roles"):
         raise _invalid("rules.commitment.designated_roles must name somebody under designated_role")
 

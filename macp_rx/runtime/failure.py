@@ -1,10 +1,10 @@
-"""How a call fails that the runtime refuses: the same status, text and trailers on every carrier (`protocol.md` 9.1)."""
+"""How a call fails: the same status, text and trailers on every carrier (`protocol.md` 9.1)."""
 
 from __future__ import annotations
 
 from macp_rx.errors import GRPC_STATUS, MacpRefusedError, MacpTransportError
 
-__all__ = ["failure"]
+__all__ = ["closing", "failure"]
 
 
 def failure(refusal: MacpRefusedError, method: str = "") -> MacpTransportError:
@@ -25,3 +25,12 @@ def failure(refusal: MacpRefusedError, method: str = "") -> MacpTransportError:
         trailing_metadata=trailers,
         method=method,
     )
+
+
+def closing(method: str = "") -> MacpTransportError:
+    """What a client gets of a runtime that is closed, or is just being closed.
+
+    Args:
+        method: full gRPC method name.
+    """
+    return MacpTransportError("UNAVAILABLE", "the runtime is closed", method=method)

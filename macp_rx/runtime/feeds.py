@@ -17,8 +17,9 @@ from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import MACPError
 from reactivex.internal import noop
 
-from macp_rx.errors import MacpRefusedError
+from macp_rx.errors import MacpRefusedError, MacpTransportError
 from macp_rx.protocol.lifecycle import Entry, Session
+from macp_rx.runtime.failure import closing, failure
 
 __all__ = ["LAG_LIMIT", "Feed", "History", "QueueFeed", "SessionFeed"]
 
@@ -46,14 +47,14 @@ class Feed(ABC, Generic[T_co]):
 
     Attributes:
         ended: nothing more will come, once `take` has given what there is.
-        error: why it ended; None is OK.
         wake: called when there may be something to take, or an end to tell. Set by the carrier.
     """
 
     def __init__(self) -> None:
         self.ended: bool = False
-        self.error: MacpRefusedError | None = None
         self.wake: Callable[[], None] = noop
+        self._error: MacpRefusedError | None = None
+        self._closed = False
 
     @abstractmethod
     def take(self) -> T_co | None:
@@ -64,8 +65,24 @@ class Feed(ABC, Generic[T_co]):
         if not self.ended:
             self.ended = True
             if error is not None:
-                self.error = error.as_value()
+                self._error = error.as_value()
             self.wake()
+
+    def close(self) -> None:
+        """Ends the call because the runtime closes."""
+        if not self.ended:
+            self._closed = True
+            self.end()
+
+    def failure(self, method: str = "") -> MacpTransportError | None:
+        """How the call has failed, once it has ended; None is OK.
+
+        Args:
+            method: full gRPC method name.
+        """
+        if self._closed:
+            return closing(method)
+        return None if self._error is None else failure(self._error, method)
 
 
 class QueueFeed(Feed[T]):

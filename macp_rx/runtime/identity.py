@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final, cast
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, cast
 
+from immutables import Map
 from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.errors import MacpRefusedError, MacpSessionError
 
-__all__ = ["Caller", "Identify", "Identity", "Rates", "dev_identity", "static_tokens"]
+__all__ = ["Identify", "Identity", "Rates", "dev_identity", "static_tokens"]
 
 WINDOW_MS: Final = 60_000
 CROWD: Final = 10_000
@@ -38,6 +38,31 @@ class Identity:
     max_open_sessions: int | None = None
     can_manage_mode_registry: bool = False
     is_observer: bool = False
+
+    def bind(self, envelope: Envelope) -> Envelope:
+        """The envelope with its sender filled in. Raises UNAUTHENTICATED for one that names somebody else."""
+        if envelope.sender == self.sender:
+            return envelope
+        if envelope.sender:
+            raise MacpRefusedError(
+                "UNAUTHENTICATED", f"the credential speaks for {self.sender!r}, not for {envelope.sender!r}"
+            )
+        bound = Envelope()
+        bound.CopyFrom(envelope)
+        bound.sender = self.sender
+        return bound
+
+    def check_may(self, envelope: Envelope) -> None:
+        """Raises FORBIDDEN for a mode that the credential does not allow, or a session that it may not start."""
+        if envelope.message_type == "SessionStart" and not self.can_start_sessions:
+            raise MacpRefusedError("FORBIDDEN", f"{self.sender!r} may not start sessions")
+        if self.allowed_modes is not None and envelope.mode not in self.allowed_modes:
+            raise MacpRefusedError("FORBIDDEN", f"{self.sender!r} may not speak in mode {envelope.mode!r}")
+
+    def check_manages(self) -> None:
+        """Raises FORBIDDEN without the right to change the registries."""
+        if not self.can_manage_mode_registry:
+            raise MacpRefusedError("FORBIDDEN", f"{self.sender!r} may not change the registries")
 
 
 Identify = Callable[[str], Identity | None]
@@ -102,79 +127,53 @@ def _entry(number: int, entry: object) -> tuple[str, Identity]:
     return cast("str", token), identity
 
 
-class Rates:
-    """How much each sender may say in a minute: sessions started, and other messages, each in a sliding window.
+class _Window(NamedTuple):
+    """When somebody spoke within the last minute: a queue that costs the same however long it is.
 
-    Args:
-        starts: sessions a minute; None is no limit.
-        messages: other messages a minute, what-if replays and receipts among them; None is no limit.
+    Attributes:
+        times: a number that grows by one with each request -> when it came, in Unix milliseconds.
+        first: the number of the oldest.
     """
 
-    def __init__(self, starts: int | None, messages: int | None) -> None:
-        self._limits: Mapping[bool, int | None] = {True: starts, False: messages}
-        self._windows: dict[tuple[str, bool], deque[int]] = {}
+    times: Map[int, int] = Map()
+    first: int = 0
 
-    def take(self, sender: str, *, starts: bool, now: int) -> None:
-        """Counts one request. Raises RATE_LIMITED, which counts nothing."""
-        limit = self._limits[starts]
-        if limit is None:
-            return
-        if len(self._windows) > CROWD:
-            self._windows = {
-                key: times for key, times in self._windows.items() if times and times[-1] > now - WINDOW_MS
-            }
-        times = self._windows.setdefault((sender, starts), deque())
-        while times and times[0] <= now - WINDOW_MS:
-            times.popleft()
-        if len(times) >= limit:
-            what = "sessions started" if starts else "messages"
-            raise MacpRefusedError("RATE_LIMITED", f"{limit} {what} a minute is the limit for {sender!r}")
-        times.append(now)
+    def since(self, moment: int) -> _Window:
+        times, first = self
+        while times and times[first] <= moment:
+            times, first = times.delete(first), first + 1
+        return self if first == self.first else _Window(times, first)
+
+    def and_at(self, moment: int) -> _Window:
+        return _Window(self.times.set(self.first + len(self.times), moment), self.first)
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """An identity that makes a call, with what it has left to say.
+class Rates:
+    """How much each sender has said within a minute, in sliding windows of its own. A value."""
 
-    Attributes:
-        identity: who.
-        rates: counts what everybody says.
-    """
+    _windows: Map[tuple[str, bool], _Window] = field(default_factory=Map[tuple[str, bool], _Window])
 
-    identity: Identity
-    rates: Rates
+    def counting(self, sender: str, limit: int, now: int, *, starts: bool = False) -> Rates:
+        """These with one request more.
 
-    @property
-    def sender(self) -> str:
-        """Whom it speaks for."""
-        return self.identity.sender
+        Args:
+            sender: whose.
+            limit: how many a minute are allowed.
+            now: Unix milliseconds.
+            starts: it starts a session, which is counted apart.
 
-    def bind(self, envelope: Envelope) -> Envelope:
-        """The envelope with its sender filled in. Raises UNAUTHENTICATED for one that names somebody else."""
-        if envelope.sender == self.sender:
-            return envelope
-        if envelope.sender:
-            raise MacpRefusedError(
-                "UNAUTHENTICATED", f"the credential speaks for {self.sender!r}, not for {envelope.sender!r}"
+        Raises:
+            MacpRefusedError: RATE_LIMITED; what is refused does not count.
+        """
+        moment, key = now - WINDOW_MS, (sender, starts)
+        window = self._windows.get(key, _Window()).since(moment)
+        if len(window.times) >= limit:
+            what = "sessions started" if starts else "messages"
+            raise MacpRefusedError("RATE_LIMITED", f"{limit} {what} a minute is the limit for {sender!r}")
+        windows = self._windows
+        if len(windows) > CROWD:
+            windows = Map[tuple[str, bool], _Window](
+                {who: said for who, said in windows.items() if said.since(moment).times}
             )
-        bound = Envelope()
-        bound.CopyFrom(envelope)
-        bound.sender = self.sender
-        return bound
-
-    def check_may(self, envelope: Envelope) -> None:
-        """Raises FORBIDDEN for a mode that the credential does not allow, or a session that it may not start."""
-        identity = self.identity
-        if envelope.message_type == "SessionStart" and not identity.can_start_sessions:
-            raise MacpRefusedError("FORBIDDEN", f"{self.sender!r} may not start sessions")
-        if identity.allowed_modes is not None and envelope.mode not in identity.allowed_modes:
-            raise MacpRefusedError("FORBIDDEN", f"{self.sender!r} may not speak in mode {envelope.mode!r}")
-
-    def check_manages(self) -> None:
-        """Raises FORBIDDEN without the right to change the registries."""
-        if not self.identity.can_manage_mode_registry:
-            raise MacpRefusedError("FORBIDDEN", f"{self.sender!r} may not change the registries")
-
-    def take(self, now: int, *, starts: bool = False) -> None:
-        """Counts one request. Raises RATE_LIMITED."""
-        self.rates.take(self.sender, starts=starts, now=now)
+        return Rates(windows.set(key, window.and_at(now)))

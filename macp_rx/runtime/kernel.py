@@ -25,7 +25,7 @@ from macp_rx.protocol.policy import DEFAULT, policy_from
 from macp_rx.protocol.receipt import SemanticsRev, build_receipt, public_jwks
 from macp_rx.protocol.what_if import what_if
 from macp_rx.runtime import registries
-from macp_rx.runtime.identity import Caller
+from macp_rx.runtime.identity import Identity
 from macp_rx.runtime.state import (
     RUNTIME_NAME,
     Changed,
@@ -35,6 +35,8 @@ from macp_rx.runtime.state import (
     Kept,
     Lifecycle,
     Logged,
+    PolicyAdded,
+    PolicyRemoved,
     Result,
     Signalled,
     State,
@@ -74,10 +76,13 @@ ABOUT_A_SESSION: Final = frozenset(
 )
 """RPCs that find out first whether the session they are about has expired."""
 
+COUNTED: Final = frozenset({"WhatIfReplay", "GetDecisionReceipt"})
+"""RPCs that count as a message, whatever comes of them, once it is clear that the caller may read the session."""
+
 TITLE: Final = "macp_rx embedded runtime"
 MAX_TOKEN: Final = 1024
 
-Handler = Callable[[State, Caller | None, Any, int], Result]
+Handler = Callable[[State, Identity | None, Any, int], Result]
 
 _LIFECYCLE_EVENT: Final = {
     Kind.START: Lifecycle.EVENT_TYPE_CREATED,
@@ -125,7 +130,7 @@ def _remembered(state: State, session: Session) -> Session:
 # Messages
 
 
-def send(state: State, caller: Caller | None, request: core_pb2.SendRequest, now: int) -> Result:
+def send(state: State, caller: Identity | None, request: core_pb2.SendRequest, now: int) -> Result:
     """Send: every refusal but a missing envelope is an Ack."""
     if not request.HasField("envelope"):
         raise MacpRefusedError("INVALID_ENVELOPE", "SendRequest must contain an envelope")
@@ -137,7 +142,7 @@ def send(state: State, caller: Caller | None, request: core_pb2.SendRequest, now
             raise MacpRefusedError("UNAUTHENTICATED", "no credential, or one that nobody has")
         envelope = caller.bind(envelope)
         caller.check_may(envelope)
-        caller.take(now, starts=envelope.message_type == "SessionStart")
+        state = state.counting(caller, now, starts=envelope.message_type == "SessionStart")
         state, events, refusal = admit(state, caller, envelope, now)
     except MacpRefusedError as error:
         refusal = error.as_value()
@@ -157,7 +162,7 @@ def send(state: State, caller: Caller | None, request: core_pb2.SendRequest, now
 
 
 def admit(
-    state: State, caller: Caller, envelope: Envelope, now: int
+    state: State, caller: Identity, envelope: Envelope, now: int
 ) -> tuple[State, tuple[Event, ...], MacpRefusedError | None]:
     """Whether an envelope of the right shape, from whom it says, is accepted (`protocol.md` 2.1, 8).
 
@@ -186,8 +191,8 @@ def admit(
     return *_held(state, known, after), refusal
 
 
-def _check_open_sessions(state: State, caller: Caller, now: int) -> None:
-    most = caller.identity.max_open_sessions
+def _check_open_sessions(state: State, caller: Identity, now: int) -> None:
+    most = caller.max_open_sessions
     if most is None:
         return
     open_now = sum(
@@ -261,37 +266,37 @@ def sweep(state: State, session_id: str, now: int) -> tuple[State, tuple[Event, 
     return _held(state, known, after)
 
 
-def may_read(session: Session, caller: Caller | None) -> bool:
+def may_read(session: Session, caller: Identity | None) -> bool:
     """Whether the caller may read the session: its initiator, its participants, observers."""
-    return caller is not None and (caller.identity.is_observer or lifecycle.may_read(session, caller.sender))
+    return caller is not None and (caller.is_observer or lifecycle.may_read(session, caller.sender))
 
 
-def _readable(state: State, session_id: str, caller: Caller | None) -> Session:
+def _readable(state: State, session_id: str, caller: Identity | None) -> Session:
     session = _find(state, session_id)
     if not may_read(session, caller):
         raise MacpRefusedError("FORBIDDEN", "FORBIDDEN: session access denied")
     return session
 
 
-def get_session(state: State, caller: Caller | None, request: core_pb2.GetSessionRequest, now: int) -> Result:
+def get_session(state: State, caller: Identity | None, request: core_pb2.GetSessionRequest, now: int) -> Result:
     """GetSession."""
     session = _readable(state, request.session_id, caller)
     return Result(state, core_pb2.GetSessionResponse(metadata=lifecycle.metadata(session)))
 
 
-def cancel_session(state: State, caller: Caller | None, request: core_pb2.CancelSessionRequest, now: int) -> Result:
+def cancel_session(state: State, caller: Identity | None, request: core_pb2.CancelSessionRequest, now: int) -> Result:
     """CancelSession: on a session that has ended it changes nothing."""
     state, ack, events = _control(state, caller, request.session_id, now, "cancel", lifecycle.cancel)
     return Result(state, core_pb2.CancelSessionResponse(ack=ack), events)
 
 
-def suspend_session(state: State, caller: Caller | None, request: core_pb2.SuspendSessionRequest, now: int) -> Result:
+def suspend_session(state: State, caller: Identity | None, request: core_pb2.SuspendSessionRequest, now: int) -> Result:
     """SuspendSession: only an open one."""
     state, ack, events = _control(state, caller, request.session_id, now, "suspend", lifecycle.suspend)
     return Result(state, core_pb2.SuspendSessionResponse(ack=ack), events)
 
 
-def resume_session(state: State, caller: Caller | None, request: core_pb2.ResumeSessionRequest, now: int) -> Result:
+def resume_session(state: State, caller: Identity | None, request: core_pb2.ResumeSessionRequest, now: int) -> Result:
     """ResumeSession: only a suspended one."""
     state, ack, events = _control(state, caller, request.session_id, now, "resume", lifecycle.resume)
     return Result(state, core_pb2.ResumeSessionResponse(ack=ack), events)
@@ -299,7 +304,7 @@ def resume_session(state: State, caller: Caller | None, request: core_pb2.Resume
 
 def _control(
     state: State,
-    caller: Caller | None,
+    caller: Identity | None,
     session_id: str,
     now: int,
     verb: str,
@@ -322,7 +327,7 @@ def _control(
     return state, ack, events
 
 
-def list_sessions(state: State, caller: Caller | None, request: core_pb2.ListSessionsRequest, now: int) -> Result:
+def list_sessions(state: State, caller: Identity | None, request: core_pb2.ListSessionsRequest, now: int) -> Result:
     """ListSessions: a keyset scan in byte order of the ids; expires nothing."""
     if request.page_size < 0:
         raise MacpRefusedError("INVALID_REQUEST", "INVALID_ARGUMENT: page_size must not be negative")
@@ -352,7 +357,7 @@ def _cursor(token: str) -> str:
 # Discovery
 
 
-def initialize(state: State, caller: Caller | None, request: core_pb2.InitializeRequest, now: int) -> Result:
+def initialize(state: State, caller: Identity | None, request: core_pb2.InitializeRequest, now: int) -> Result:
     """Initialize: stateless, and no call needs it."""
     if not request.supported_protocol_versions:
         raise MacpRefusedError("INVALID_REQUEST", "supported_protocol_versions must not be empty")
@@ -391,7 +396,7 @@ def _own_version() -> str:
     return version("macp-rx")
 
 
-def get_manifest(state: State, caller: Caller | None, request: core_pb2.GetManifestRequest, now: int) -> Result:
+def get_manifest(state: State, caller: Identity | None, request: core_pb2.GetManifestRequest, now: int) -> Result:
     """GetManifest: the runtime's own."""
     if request.agent_id not in ("", RUNTIME_NAME):
         raise MacpRefusedError("AGENT_NOT_FOUND", f"Agent '{request.agent_id}' not found")
@@ -407,16 +412,14 @@ def get_manifest(state: State, caller: Caller | None, request: core_pb2.GetManif
     return Result(state, core_pb2.GetManifestResponse(manifest=manifest))
 
 
-def list_roots(state: State, caller: Caller | None, request: core_pb2.ListRootsRequest, now: int) -> Result:
+def list_roots(state: State, caller: Identity | None, request: core_pb2.ListRootsRequest, now: int) -> Result:
     """ListRoots: none, as in the reference runtime."""
     return Result(state, core_pb2.ListRootsResponse())
 
 
-def what_if_replay(state: State, caller: Caller | None, request: policy_pb2.WhatIfReplayRequest, now: int) -> Result:
-    """WhatIfReplay: changes nothing, but counts as a message."""
+def what_if_replay(state: State, caller: Identity | None, request: policy_pb2.WhatIfReplayRequest, now: int) -> Result:
+    """WhatIfReplay: changes nothing."""
     session = _readable(state, request.session_id, caller)
-    if caller is not None:
-        caller.take(now)
     if not request.HasField("candidate"):
         raise MacpRefusedError("INVALID_REQUEST", "candidate required")
     candidate = policy_from(request.candidate)
@@ -440,12 +443,10 @@ SEMANTICS: Final = SemanticsRev(RUNTIME_NAME, 1)
 
 
 def get_decision_receipt(
-    state: State, caller: Caller | None, request: core_pb2.GetDecisionReceiptRequest, now: int
+    state: State, caller: Identity | None, request: core_pb2.GetDecisionReceiptRequest, now: int
 ) -> Result:
-    """GetDecisionReceipt: made at the first call, the same ever after; counts as a message."""
+    """GetDecisionReceipt: made at the first call, the same ever after."""
     session = _readable(state, request.session_id, caller)
-    if caller is not None:
-        caller.take(now)
     if session.receipt:
         return Result(state, core_pb2.GetDecisionReceiptResponse(receipt_json=session.receipt))
     if session.state != lifecycle.RESOLVED:
@@ -466,7 +467,9 @@ def get_decision_receipt(
     )
 
 
-def get_receipt_keys(state: State, caller: Caller | None, request: core_pb2.GetReceiptKeysRequest, now: int) -> Result:
+def get_receipt_keys(
+    state: State, caller: Identity | None, request: core_pb2.GetReceiptKeysRequest, now: int
+) -> Result:
     """GetReceiptKeys: the key that signs, then those that did."""
     keys = public_jwks(state.settings.signer, state.settings.retired_keys or None)
     return Result(state, core_pb2.GetReceiptKeysResponse(jwks_json=keys))
@@ -498,7 +501,7 @@ HANDLERS: Final[Mapping[str, Handler]] = {
 """Every unary RPC of the service."""
 
 
-def answer(state: State, name: str, caller: Caller | None, request: Protobuf, now: int) -> Result:
+def answer(state: State, name: str, caller: Identity | None, request: Protobuf, now: int) -> Result:
     """What a unary RPC leads to.
 
     Args:
@@ -516,7 +519,11 @@ def answer(state: State, name: str, caller: Caller | None, request: Protobuf, no
     try:
         check_credential(state, name, caller)
         if name in ABOUT_A_SESSION:
-            state, events = look(state, cast("core_pb2.GetSessionRequest", request).session_id, now)
+            session_id = cast("core_pb2.GetSessionRequest", request).session_id
+            state, events = look(state, session_id, now)
+            if name in COUNTED and caller is not None:
+                _readable(state, session_id, caller)
+                state = state.counting(caller, now)
         state, reply, more = _handler(name)(state, caller, request, now)
     except MacpRefusedError as refusal:
         return Result(state, refusal.as_value(), events)
@@ -527,7 +534,7 @@ def _handler(name: str) -> Handler:
     return HANDLERS[name]  # looked up in place, pyright would take each for its own request only
 
 
-def check_credential(state: State, name: str, caller: Caller | None) -> None:
+def check_credential(state: State, name: str, caller: Identity | None) -> None:
     """Raises UNAUTHENTICATED for a call that needs a credential and has none."""
     if name in ("RegisterPolicy", "UnregisterPolicy") and state.settings.policies_read_only:
         return  # what cannot be done is told before who may not do it
@@ -561,6 +568,8 @@ def _again(state: State, one: Kept) -> State:
             return state.holding(_remembered(state, _relogged(state, one)))
         case Issued(session_id, receipt):
             return state.holding(replace(state.sessions[session_id], receipt=receipt))
+        case PolicyAdded() | PolicyRemoved() if state.settings.policies_read_only:
+            return state  # the policies are those given at the start; a session carries its own
         case _:
             return registries.changed(state, one)
 

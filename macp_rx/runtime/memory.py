@@ -13,7 +13,7 @@ from reactivex.internal import noop
 
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpClosedError, MacpError, MacpRefusedError, MacpTransportError
-from macp_rx.runtime.failure import failure
+from macp_rx.runtime.failure import closing, failure
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call, Metadata, Method, Receiver, reply_to
 
@@ -68,6 +68,9 @@ class MemoryTransport:
         sent = _copy(request)
 
         def answer(_scheduler: abc.SchedulerBase, _state: object) -> None:
+            if self._runtime.closed:
+                receiver.on_error(closing(method.path))
+                return
             try:
                 reply = self._runtime.unary(_name(method), self._runtime.caller(_token(auth)), sent)
             except Exception as error:  # a token provider's own
@@ -183,6 +186,9 @@ class _MemoryCall(Generic[Req, Res]):
 
     def _open(self) -> None:
         name = _name(self._method)
+        if self._runtime.closed:
+            self._finish(closing(self._method.path))
+            return
         try:
             caller = self._runtime.caller(_token(self._auth))
             if self._method.client_streaming:
@@ -218,7 +224,7 @@ class _MemoryCall(Generic[Req, Res]):
                 self._finish(error)
                 return
         if feed.ended and not (self._paused or self._over):
-            self._finish(failure(feed.error, self._method.path) if feed.error else None)
+            self._finish(feed.failure(self._method.path))
 
     def _finish(self, error: Exception | None) -> None:
         if not self._over:

@@ -13,7 +13,7 @@ from macp_rx.protocol.modes import Registered
 from macp_rx.protocol.modes.passthrough import Passthrough
 from macp_rx.protocol.policy import BUILT_IN, DEFAULT, Policy, policy_from
 from macp_rx.protocol.validation import is_blank
-from macp_rx.runtime.identity import Caller
+from macp_rx.runtime.identity import Identity
 from macp_rx.runtime.state import (
     ModeAdded,
     ModePromoted,
@@ -61,7 +61,7 @@ def changed(state: State, change: ModeAdded | ModePromoted | ModeRemoved | Polic
     return replace(state, modes=modes, policies=policies)
 
 
-def _check_manages(caller: Caller | None) -> None:
+def _check_manages(caller: Identity | None) -> None:
     if caller is not None:
         caller.check_manages()
 
@@ -69,21 +69,21 @@ def _check_manages(caller: Caller | None) -> None:
 # Modes
 
 
-def list_modes(state: State, caller: Caller | None, request: core_pb2.ListModesRequest, now: int) -> Result:
+def list_modes(state: State, caller: Identity | None, request: core_pb2.ListModesRequest, now: int) -> Result:
     """ListModes: the standard modes in the order of their RFCs, then the promoted ones by name."""
     promoted = sorted(name for name, mode in state.modes.items() if mode.standards_track and name not in STANDARD_MODES)
     modes = [state.modes[name].descriptor for name in (*STANDARD_MODES, *promoted)]
     return Result(state, core_pb2.ListModesResponse(modes=modes))
 
 
-def list_ext_modes(state: State, caller: Caller | None, request: core_pb2.ListExtModesRequest, now: int) -> Result:
+def list_ext_modes(state: State, caller: Identity | None, request: core_pb2.ListExtModesRequest, now: int) -> Result:
     """ListExtModes: the others, by name."""
     modes = [mode.descriptor for _, mode in sorted(state.modes.items()) if not mode.standards_track]
     return Result(state, core_pb2.ListExtModesResponse(modes=modes))
 
 
 def register_ext_mode(
-    state: State, caller: Caller | None, request: core_pb2.RegisterExtModeRequest, now: int
+    state: State, caller: Identity | None, request: core_pb2.RegisterExtModeRequest, now: int
 ) -> Result:
     """RegisterExtMode: what is wrong with the descriptor is told in the reply."""
     _check_manages(caller)
@@ -113,7 +113,7 @@ def _unfit(state: State, descriptor: core_pb2.ModeDescriptor) -> str:
 
 
 def unregister_ext_mode(
-    state: State, caller: Caller | None, request: core_pb2.UnregisterExtModeRequest, now: int
+    state: State, caller: Identity | None, request: core_pb2.UnregisterExtModeRequest, now: int
 ) -> Result:
     """UnregisterExtMode: sessions of the mode then accept nothing more."""
     _check_manages(caller)
@@ -133,7 +133,7 @@ def _unremovable(state: State, mode: str) -> str:
     return f"mode {mode!r} was promoted to the standards track" if known.standards_track else ""
 
 
-def promote_mode(state: State, caller: Caller | None, request: core_pb2.PromoteModeRequest, now: int) -> Result:
+def promote_mode(state: State, caller: Identity | None, request: core_pb2.PromoteModeRequest, now: int) -> Result:
     """PromoteMode: a mode becomes standards-track, under a new name or its own."""
     _check_manages(caller)
     old, new = request.mode, request.promoted_mode_name or request.mode
@@ -160,7 +160,9 @@ def _unpromotable(state: State, old: str, new: str) -> str:
 # Policies
 
 
-def register_policy(state: State, caller: Caller | None, request: policy_pb2.RegisterPolicyRequest, now: int) -> Result:
+def register_policy(
+    state: State, caller: Identity | None, request: policy_pb2.RegisterPolicyRequest, now: int
+) -> Result:
     """RegisterPolicy: what is wrong with the policy is told in the reply."""
     _check_writable(state, caller)
     if not request.HasField("policy_descriptor"):
@@ -211,7 +213,7 @@ def with_policies(state: State, descriptors: Iterable[policy_pb2.PolicyDescripto
 
 
 def unregister_policy(
-    state: State, caller: Caller | None, request: policy_pb2.UnregisterPolicyRequest, now: int
+    state: State, caller: Identity | None, request: policy_pb2.UnregisterPolicyRequest, now: int
 ) -> Result:
     """UnregisterPolicy: sessions that are bound to it keep it."""
     _check_writable(state, caller)
@@ -229,13 +231,13 @@ def unregister_policy(
     return Result(changed(state, removed), policy_pb2.UnregisterPolicyResponse(ok=True), (removed,))
 
 
-def _check_writable(state: State, caller: Caller | None) -> None:
+def _check_writable(state: State, caller: Identity | None) -> None:
     if state.settings.policies_read_only:
         raise MacpRefusedError("REGISTRY_READ_ONLY", "this runtime's policies come from files")
     _check_manages(caller)
 
 
-def get_policy(state: State, caller: Caller | None, request: policy_pb2.GetPolicyRequest, now: int) -> Result:
+def get_policy(state: State, caller: Identity | None, request: policy_pb2.GetPolicyRequest, now: int) -> Result:
     """GetPolicy."""
     policy = state.policies.get(request.policy_id)
     if policy is None:
@@ -243,7 +245,7 @@ def get_policy(state: State, caller: Caller | None, request: policy_pb2.GetPolic
     return Result(state, policy_pb2.GetPolicyResponse(policy_descriptor=policy.descriptor()))
 
 
-def list_policies(state: State, caller: Caller | None, request: policy_pb2.ListPoliciesRequest, now: int) -> Result:
+def list_policies(state: State, caller: Identity | None, request: policy_pb2.ListPoliciesRequest, now: int) -> Result:
     """ListPolicies: those of a mode and those of any mode; all for an empty mode."""
     return Result(state, policy_pb2.ListPoliciesResponse(descriptors=policies(state, request.mode)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -16,14 +17,13 @@ from reactivex import abc
 from reactivex.internal import noop
 
 from macp_rx.clock import Clock
-from macp_rx.errors import MacpError, MacpRefusedError
+from macp_rx.errors import MacpClosedError, MacpError, MacpRefusedError, MacpWouldBlockError
 from macp_rx.protocol import lifecycle
 from macp_rx.protocol.lifecycle import Kind
 from macp_rx.runtime import kernel, registries
 from macp_rx.runtime.feeds import Feed, History, QueueFeed, SessionFeed
-from macp_rx.runtime.identity import Caller, Identify, Rates, dev_identity
+from macp_rx.runtime.identity import Identify, Identity, dev_identity
 from macp_rx.runtime.memory import MemoryTransport
-from macp_rx.runtime.service import Server, Tls
 from macp_rx.runtime.session_call import SessionCall
 from macp_rx.runtime.state import (
     Changed,
@@ -46,6 +46,7 @@ from macp_rx.runtime.store import SqliteStore, Store
 from macp_rx.transport.loop import LoopLease
 
 if TYPE_CHECKING:
+    from macp_rx.runtime.service import Server, Tls
     from macp_rx.transport.base import Transport
 
 __all__ = ["Runtime"]
@@ -90,11 +91,12 @@ class Runtime:
         policies: Iterable[policy_pb2.PolicyDescriptor] = (),
     ) -> None:
         self._release: Callable[[], None] = noop
+        self.closed: bool = False
+        """Whether it is closed, and answers nobody any more."""
         settings = settings or Settings()
         self._state = registries.with_policies(State(settings), policies)
         self._store = SqliteStore(store) if isinstance(store, str | Path) else store
         self._identify = identify
-        self._rates = Rates(settings.starts_per_minute, settings.messages_per_minute)
         self._histories: dict[str, History] = {}
         # listeners are keys of dicts and not members of sets: a set's order differs from process to process, and with it the
         # order of deliveries at one instant
@@ -133,21 +135,43 @@ class Runtime:
             MacpError: the runtime is on a virtual clock.
             OSError: the port cannot be bound.
         """
+        from macp_rx.runtime.service import Server  # gRPC, which a runtime in memory does not need
+
         server = Server(self, bind, tls=tls, drain=drain)
         self._servers.append(server)
         return server
 
     def close(self) -> None:
-        """Closes its servers and its store, and gives the clock back. Any number of times."""
+        """Ends every call with UNAVAILABLE, closes its servers and its store, and gives the clock back. Any number of times."""
+        self.closed = True
         servers, self._servers = self._servers, []
         for server in servers:
             server.close()
+        self._end_calls()
         for _, timer in self._timers.values():
             timer.dispose()
         self._timers.clear()
         if self._store is not None:
             self._store.close()
         self._release()
+
+    def _end_calls(self) -> None:
+        """Ends the calls in memory. They have heard so on return; on the clock's own thread, or in virtual time, a turn later."""
+        if not self._open:
+            return
+        told = threading.Event()
+
+        def end() -> None:
+            for feed in tuple(self._open):
+                feed.close()
+            self.clock.run_later(0, told.set)  # behind what woken feeds have to say
+
+        try:
+            self.clock.run_soon(end)
+            if self.clock.runs_by_itself and not self.clock.on_own_thread():
+                self.clock.wait(told)
+        except (MacpClosedError, MacpWouldBlockError):
+            pass  # a loop that was handed over and does not run any more: nobody can hear it
 
     def __enter__(self) -> Self:
         """The runtime itself."""
@@ -171,12 +195,11 @@ class Runtime:
         """What it knows now. A value."""
         return self._state
 
-    def caller(self, token: str | None) -> Caller | None:
+    def caller(self, token: str | None) -> Identity | None:
         """Who makes a call with this token; None without a good one."""
-        identity = None if token is None else self._identify(token)
-        return None if identity is None else Caller(identity, self._rates)
+        return None if token is None else self._identify(token)
 
-    def unary(self, name: str, caller: Caller | None, request: Protobuf) -> Protobuf | MacpRefusedError:
+    def unary(self, name: str, caller: Identity | None, request: Protobuf) -> Protobuf | MacpRefusedError:
         """Answers a unary RPC.
 
         Args:
@@ -195,7 +218,7 @@ class Runtime:
             return kernel.not_kept(request, now)
         return reply
 
-    def watch(self, name: str, caller: Caller | None) -> Feed[Protobuf]:
+    def watch(self, name: str, caller: Identity | None) -> Feed[Protobuf]:
         """Opens a watch. Raises MacpRefusedError UNAUTHENTICATED for those that need a credential."""
         kernel.check_credential(self._state, name, caller)
         now = self.clock.now_ms
@@ -224,7 +247,7 @@ class Runtime:
         self._open[feed] = forget
         return feed
 
-    def stream_session(self, caller: Caller | None) -> SessionCall:
+    def stream_session(self, caller: Identity | None) -> SessionCall:
         """Opens a StreamSession call. Raises MacpRefusedError UNAUTHENTICATED without a good credential."""
         kernel.check_credential(self._state, "StreamSession", caller)
         assert caller is not None
@@ -237,7 +260,11 @@ class Runtime:
         self._open.pop(feed, noop)()
         feed.wake = noop
 
-    def submit(self, caller: Caller, envelope: Envelope) -> MacpRefusedError | None:
+    def count(self, caller: Identity, *, starts: bool) -> None:
+        """Counts an envelope that came on a stream, a session's start or another. Raises MacpRefusedError RATE_LIMITED."""
+        self._state = self._state.counting(caller, self.clock.now_ms, starts=starts)
+
+    def submit(self, caller: Identity, envelope: Envelope) -> MacpRefusedError | None:
         """Sends an envelope that came on a stream; its acceptance is told by its echo."""
         state, events, refusal = kernel.admit(self._state, caller, envelope, self.clock.now_ms)
         self._adopt(state, events)
@@ -304,21 +331,16 @@ class Runtime:
                     self._tell_streams(session_id, starts=entry.kind is Kind.START)
                 self._watch_deadline(session_id)
             case Changed(kind, session_id):
-                for watcher in tuple(self._lifecycle):
-                    watcher.put(self._lifecycle_event(kind, session_id, self.clock.now_ms))
+                _tell_all(self._lifecycle, lambda: self._lifecycle_event(kind, session_id, self.clock.now_ms))
             case Signalled(envelope):
-                authenticated = self._identify is not dev_identity
-                for signal in tuple(self._signals):
-                    signal.put(core_pb2.WatchSignalsResponse(envelope=envelope, sender_authenticated=authenticated))
+                _tell_all(self._signals, lambda: self._signal(envelope))
             case Compacted(session_id):
                 # feeds that are on their way keep the old history, as live receivers of the reference runtime do
                 self._histories[session_id] = History(forgotten=self._state.sessions[session_id].accepted)
             case ModeAdded() | ModePromoted() | ModeRemoved():
-                for registry in tuple(self._registries):
-                    registry.put(_registry_change(self.clock.now_ms))
+                _tell_all(self._registries, lambda: _registry_change(self.clock.now_ms))
             case PolicyAdded() | PolicyRemoved():
-                for policies in tuple(self._policies):
-                    policies.put(self._known_policies())
+                _tell_all(self._policies, self._known_policies)
             case Issued():
                 pass
 
@@ -330,6 +352,10 @@ class Runtime:
                 self._open[stream] = noop
             else:
                 stream.appended()
+
+    def _signal(self, envelope: Envelope) -> core_pb2.WatchSignalsResponse:
+        authenticated = self._identify is not dev_identity
+        return core_pb2.WatchSignalsResponse(envelope=envelope, sender_authenticated=authenticated)
 
     def _known_policies(self) -> policy_pb2.WatchPoliciesResponse:
         return policy_pb2.WatchPoliciesResponse(
@@ -397,6 +423,15 @@ class Runtime:
             entries = [entry for entry in session.log or () if entry.envelope is not None]
             self._histories[session_id] = History(entries, session.compacted)
             self._watch_deadline(session_id)
+
+
+def _tell_all(watchers: Iterable[QueueFeed[T]], response: Callable[[], T]) -> None:
+    """Tells all watchers one response: they share it, for a copy for each would be memory that grows with them."""
+    listening = tuple(watchers)
+    if listening:
+        told = response()
+        for watcher in listening:
+            watcher.put(told)
 
 
 def _lagged(watch: str, limit: int) -> MacpRefusedError:

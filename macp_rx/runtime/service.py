@@ -19,10 +19,10 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from macp.v1 import core_pb2
 
 from macp_rx.clock import LoopClock
-from macp_rx.errors import MacpError, MacpRefusedError, MacpSessionError
+from macp_rx.errors import MacpError, MacpRefusedError, MacpSessionError, MacpTransportError
 from macp_rx.protocol.wire import parse
 from macp_rx.runtime.failure import failure
-from macp_rx.runtime.identity import Caller
+from macp_rx.runtime.identity import Identity
 
 if TYPE_CHECKING:
     from macp_rx.runtime.feeds import Feed
@@ -149,7 +149,8 @@ class Server:
         try:
             port = server.add_insecure_port(bind) if tls is None else server.add_secure_port(bind, tls.credentials())
         except RuntimeError as error:
-            raise OSError(f"cannot listen on {bind}: {error}") from None
+            or_why = "" if tls is None else "; or its certificate, key or client CA is wrong: gRPC does not say"
+            raise OSError(f"cannot listen on {bind}: {error}{or_why}") from None
         await server.start()
         self._server = server
         return port
@@ -180,7 +181,7 @@ class _Service:
         """Ends every stream with UNAVAILABLE."""
         self._shut.set()
         for feed in tuple(self._feeds):
-            feed.end()
+            feed.close()
 
     def _handler(self, method: Any) -> grpc.RpcMethodHandler[Any, Any]:
         request: type[Protobuf] = GetMessageClass(method.input_type)
@@ -202,7 +203,7 @@ class _Service:
 
             said = _attempt(context, reply)
             if isinstance(said, MacpRefusedError):
-                _fail(context, said)
+                _fail(context, failure(said))
                 said = None
             return said or empty()  # beside a status that is not OK no client sees it
 
@@ -255,16 +256,13 @@ class _Service:
                 if feed.ended:
                     break
                 await more.wait()
-            if feed.error is not None:
-                _fail(context, feed.error)
-            elif self._shut.is_set():
-                context.set_code(grpc.StatusCode.UNAVAILABLE)
-                context.set_details("the server is shutting down")
+            if (failed := feed.failure()) is not None:
+                _fail(context, failed)
         finally:
             del self._feeds[feed]
             self._runtime.leave(feed)
 
-    def _caller(self, context: Context) -> Caller | None:
+    def _caller(self, context: Context) -> Identity | None:
         """Whom the call's credential speaks for (`protocol.md` 8.1)."""
         found: dict[str, str] = {}
         for key, value in context.invocation_metadata() or ():
@@ -318,21 +316,20 @@ def _attempt(context: Context, work: Callable[[], T]) -> T | None:
     try:
         return work()
     except MacpRefusedError as refusal:
-        _fail(context, refusal)
+        _fail(context, failure(refusal))
     except _TooLargeError as error:
         context.set_code(grpc.StatusCode.OUT_OF_RANGE)
         context.set_details(str(error))
     except Exception:
         # a defect of ours: this call ends, the server goes on
         _log.exception("a call failed")
-        _fail(context, MacpRefusedError("INTERNAL_ERROR", "a defect of the runtime; its log has more"))
+        _fail(context, failure(MacpRefusedError("INTERNAL_ERROR", "a defect of the runtime; its log has more")))
     return None
 
 
-def _fail(context: Context, refusal: MacpRefusedError) -> None:
+def _fail(context: Context, failed: MacpTransportError) -> None:
     # Not context.abort(): it keeps the exception that it raises, whose traceback keeps the call, so that neither the call nor
     # grpc's poller thread goes before the garbage collector comes (measured).
-    failed = failure(refusal)
     context.set_trailing_metadata(failed.trailing_metadata)
     context.set_code(grpc.StatusCode[failed.status])
     context.set_details(failed.message[:LONGEST_DETAIL])

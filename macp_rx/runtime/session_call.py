@@ -12,7 +12,7 @@ from macp_rx.protocol import lifecycle
 from macp_rx.protocol.validation import is_blank
 from macp_rx.runtime import kernel
 from macp_rx.runtime.feeds import SessionFeed
-from macp_rx.runtime.identity import Caller
+from macp_rx.runtime.identity import Identity
 
 if TYPE_CHECKING:
     from macp_rx.runtime.runtime import Runtime
@@ -36,7 +36,7 @@ TERMINAL: Final = frozenset(
 class SessionCall:
     """The server's side of one StreamSession call: one caller, one session, frames in, a feed out."""
 
-    def __init__(self, runtime: Runtime, caller: Caller) -> None:
+    def __init__(self, runtime: Runtime, caller: Identity) -> None:
         self.feed: SessionFeed = SessionFeed(lambda session: kernel.may_read(session, caller))
         self._runtime = runtime
         self._caller = caller
@@ -101,7 +101,7 @@ class SessionCall:
             self._caller.check_may(envelope)
         except MacpRefusedError as refusal:
             return refusal
-        self._caller.take(self._runtime.clock.now_ms, starts=envelope.message_type == "SessionStart")
+        self._runtime.count(self._caller, starts=envelope.message_type == "SessionStart")
         session_id = self._bound = envelope.session_id
         before = self._runtime.accepted(session_id)
         session = self._runtime.state.sessions.get(session_id)

@@ -15,6 +15,7 @@ from macp_rx.protocol.lifecycle import Entry, Session
 from macp_rx.protocol.modes import MODES, Registered
 from macp_rx.protocol.policy import BUILT_IN, Policy
 from macp_rx.protocol.receipt import ReceiptSigner, public_jwks
+from macp_rx.runtime.identity import Identity, Rates
 
 __all__ = [
     "RUNTIME_NAME",
@@ -50,7 +51,7 @@ class Settings:
         default_page_size: sessions on a page of ListSessions, where the request names no number.
         max_page_size: the most that a request can ask for.
         compact_ended: forget a session's history when it ends, as a file-backed reference runtime does.
-        policies_read_only: no policy can be registered or removed.
+        policies_read_only: no policy can be registered or removed; what a store has kept of policies does not count either.
         starts_per_minute: sessions that one sender may start; None is no limit.
         messages_per_minute: other messages that one sender may send; None is no limit.
         retention_ms: how long after its start a session that has ended is kept, in milliseconds; None is for ever.
@@ -88,16 +89,28 @@ class State:
         sessions: session id -> session.
         modes: mode -> what it is registered as.
         policies: policy id -> policy.
+        rates: how much everybody has said of late; a store does not keep it.
     """
 
     settings: Settings = field(default_factory=Settings)
     sessions: Map[str, Session] = field(default_factory=Map[str, Session])
     modes: Map[str, Registered] = field(default_factory=lambda: Map[str, Registered](MODES))
     policies: Map[str, Policy] = field(default_factory=lambda: Map[str, Policy](BUILT_IN))
+    rates: Rates = field(default_factory=Rates)
 
     def holding(self, session: Session) -> State:
         """This state with a session as it is now."""
-        return State(self.settings, self.sessions.set(session.session_id, session), self.modes, self.policies)
+        sessions = self.sessions.set(session.session_id, session)
+        return State(self.settings, sessions, self.modes, self.policies, self.rates)
+
+    def counting(self, caller: Identity, now: int, *, starts: bool = False) -> State:
+        """This state with one request more of a caller's. Raises RATE_LIMITED, which counts nothing."""
+        settings = self.settings
+        limit = settings.starts_per_minute if starts else settings.messages_per_minute
+        if limit is None:
+            return self
+        rates = self.rates.counting(caller.sender, limit, now, starts=starts)
+        return State(settings, self.sessions, self.modes, self.policies, rates)
 
     def without(self, session_id: str) -> State:
         """This state without a session, which nobody can read or reach any more."""

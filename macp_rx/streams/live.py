@@ -14,7 +14,7 @@ from reactivex.disposable import SerialDisposable
 
 from macp_rx.streams.pages import all_pages
 from macp_rx.streams.reply import DEFAULT_TIMEOUT, ask
-from macp_rx.streams.retry import RECONNECT, may_pass, retried
+from macp_rx.streams.retry import RECONNECT, retried
 from macp_rx.streams.source import cold, kept_watching
 from macp_rx.streams.stream import Stream
 from macp_rx.transport.auth import AuthConfig
@@ -126,7 +126,7 @@ def live(
         What the list or the watch fails with for good, such as MacpTransportError with PERMISSION_DENIED.
     """
     hints = kept_watching(shared, method, request, auth=auth, what=what, retry=RECONNECT)
-    lists = retried(listed, RECONNECT, shared.clock, lambda error: may_pass(error, shared.transport))
+    lists = retried(listed, RECONNECT, shared.clock)
 
     def start(observer: abc.ObserverBase[S]) -> _Query[S]:
         query = _Query(observer, lists, hints)

@@ -12,7 +12,7 @@ from reactivex.disposable import Disposable
 from reactivex.observer import AutoDetachObserver
 
 from macp_rx.streams.source import waited_on
-from macp_rx.streams.stream import Stream, running
+from macp_rx.streams.stream import Running, Stream
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method, Receiver
 from macp_rx.transport.shared import SharedTransport
@@ -43,7 +43,7 @@ class Reply(Stream[T_co]):
         def subscribe(
             observer: abc.ObserverBase[T_co], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
-            return running(shared.clock, lambda: waited_on(shared, start(observer), scheduler), observer)
+            return Running(shared.clock, lambda: waited_on(shared, start(observer), scheduler), observer)
 
         super().__init__(Observable(subscribe), shared.clock)
         self._shared = shared

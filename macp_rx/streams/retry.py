@@ -13,7 +13,7 @@ from macp_rx.clock import Clock
 from macp_rx.errors import MacpClosedError, MacpRefusedError, MacpSessionError, MacpTransportError
 from macp_rx.transport.base import Transport
 
-__all__ = ["FOR_EVER", "MOMENT", "RECONNECT", "Backoff", "RetryPolicy", "is_transient", "may_pass", "retried"]
+__all__ = ["FOR_EVER", "MOMENT", "RECONNECT", "Backoff", "RetryPolicy", "is_transient", "retried"]
 
 T = TypeVar("T")
 
@@ -35,15 +35,20 @@ class RetryPolicy:
         first: seconds before the first retry, at most.
         cap: seconds between two retries, at most.
         give_up_after: seconds without any progress after which the error is told; it counts anew from each success.
+        first_contact: the same where nobody has ever answered: long enough for a server that is just starting, and short
+            for whoever has the address wrong.
     """
 
     first: float = 0.1
     cap: float = 1.0
     give_up_after: float = 300.0
+    first_contact: float = 10.0
 
     def __post_init__(self) -> None:
-        if not (0 < self.first <= self.cap and self.give_up_after >= 0):
-            raise MacpSessionError(f"{self}: 0 < first <= cap and give_up_after >= 0 must hold, in seconds")
+        if not (0 < self.first <= self.cap and self.give_up_after >= 0 and self.first_contact >= 0):
+            raise MacpSessionError(
+                f"{self}: 0 < first <= cap, give_up_after >= 0 and first_contact >= 0 must hold, in seconds"
+            )
 
 
 RECONNECT: Final = RetryPolicy(first=0.05, cap=0.5)
@@ -59,21 +64,31 @@ class Backoff:
     Args:
         policy: how soon, and for how long.
         clock: its time and its jitter.
+        transport: where it is tried; without one, somebody has answered there before.
     """
 
-    __slots__ = ("_clock", "_policy", "_since", "attempts")
+    __slots__ = ("_clock", "_policy", "_since", "_transport", "attempts")
 
-    def __init__(self, policy: RetryPolicy, clock: Clock) -> None:
+    def __init__(self, policy: RetryPolicy, clock: Clock, transport: Transport | None = None) -> None:
         self._policy = policy
         self._clock = clock
+        self._transport = transport
         self._since = 0.0
         self.attempts: int = 0
         """How many retries there were since the last success."""
 
     @property
+    def limit(self) -> float:
+        """Seconds without success after which it is time to give up."""
+        policy = self._policy
+        if self._transport is None or self._transport.reached:
+            return policy.give_up_after
+        return min(policy.give_up_after, policy.first_contact)
+
+    @property
     def left(self) -> float:
-        """Seconds from now until it is time to give up."""
-        return max(0.0, self._since + self._policy.give_up_after - self._clock.seconds)
+        """Seconds from now until then."""
+        return max(0.0, self._since + self.limit - self._clock.seconds)
 
     def next(self) -> float | None:
         """Seconds to wait before the next try; None if it is time to give up."""
@@ -101,13 +116,12 @@ def is_transient(error: Exception) -> bool:
     return False
 
 
-def may_pass(error: Exception, transport: Transport) -> bool:
-    """Whether to try again on a connection: not while nobody has ever answered there, which is more likely a wrong address."""
-    return transport.reached and is_transient(error)
-
-
 def retried(
-    source: Observable[T], policy: RetryPolicy, clock: Clock, when: Callable[[Exception], bool] = is_transient
+    source: Observable[T],
+    policy: RetryPolicy,
+    clock: Clock,
+    when: Callable[[Exception], bool] = is_transient,
+    transport: Transport | None = None,
 ) -> Observable[T]:
     """Subscribes to a source again after an error that may pass, with growing pauses; each item is progress.
 
@@ -119,12 +133,13 @@ def retried(
         policy: how soon, and when to give up.
         clock: whose time and chance it takes.
         when: which errors may pass.
+        transport: where it is tried, if the caller knows; see `Backoff`.
     """
 
     def subscribe(observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
         # two: a source that fails inside subscribe has its pause running by the time its subscription comes back
         subscription, pause = SerialDisposable(), SerialDisposable()
-        backoff = Backoff(policy, clock)
+        backoff = Backoff(policy, clock, transport)
 
         def attempt() -> None:
             subscription.disposable = source.subscribe(on_next, on_error, observer.on_completed, scheduler=scheduler)

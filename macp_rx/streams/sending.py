@@ -15,7 +15,7 @@ from reactivex.internal import noop
 
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpAckError, MacpClosedError, MacpOverflowError, MacpTimeoutError
-from macp_rx.streams.retry import Backoff, RetryPolicy, may_pass
+from macp_rx.streams.retry import Backoff, RetryPolicy, is_transient
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Receiver, Transport
 from macp_rx.transport.methods import SEND
@@ -192,11 +192,11 @@ class _Send:
         pass  # behind the answer
 
     def _try_again(self, error: Exception) -> bool:
-        if self._over or self._retry is None or not may_pass(error, self._transport):
+        if self._over or self._retry is None or not is_transient(error):
             return False
         clock: Clock = self._transport.clock
         if self._backoff is None:
-            self._backoff = Backoff(self._retry, clock)
+            self._backoff = Backoff(self._retry, clock, self._transport)
         delay = self._backoff.next()
         if delay is None:
             return False
@@ -205,7 +205,11 @@ class _Send:
         if self._deadline is not None and clock.seconds + delay >= self._deadline:
             return False
         self._telemetry.happened("retry", error, delay=delay)
-        _log.info("%s, and is sent again in %.2f s: %s", self, delay, error)
+        # where nobody has ever answered the address may be wrong, and its user should not have to wait to see that
+        doubtful = not self._transport.reached and self._backoff.attempts == 1
+        _log.log(
+            logging.WARNING if doubtful else logging.INFO, "%s, and is sent again in %.2f s: %s", self, delay, error
+        )
         self._cancel = clock.run_later(delay, self._try).dispose
         return True
 
@@ -221,7 +225,7 @@ class _Send:
         if not self._over:
             self._over = True
             self._telemetry.ended(error)
-            if self._backoff is not None:
+            if self._backoff is not None and self._backoff.attempts:
                 _log.warning("%s, and is given up: %s", self, error)
             self.done()
             self._receiver.on_error(error)

@@ -8,7 +8,7 @@ server has said all it holds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from math import isfinite
 from typing import Final, Literal
@@ -46,6 +46,8 @@ _log = logging.getLogger("macp_rx.streams")
 
 REMEMBERED: Final = 512
 """How many message ids a stream remembers at least to drop what comes twice: twice what the server itself buffers."""
+
+_NONE: Final[Set[str]] = frozenset()
 
 OnGap = Literal["fail", "continue"]
 """What to do where the server has forgotten history that was not read yet: fail with MacpGapError, or go on behind it."""
@@ -117,7 +119,7 @@ def session_events(
         retry: how to reconnect.
 
     Errors:
-        MacpTransportError: the first connection failed, or none came back in time; NOT_FOUND for an unknown session.
+        MacpTransportError: no connection came about, or came back, in time; NOT_FOUND for an unknown session.
         MacpStreamError: FORBIDDEN for an outsider.
         MacpGapError: the server has forgotten what was not read yet.
     """
@@ -205,6 +207,7 @@ class _Following:
         "_skipped",
         "_statuses",
         "_telemetry",
+        "_told",
         "_unfollow",
         "_verifies",
         "_waiting",
@@ -228,13 +231,14 @@ class _Following:
         self._ending = self._finite
         self._connected = self._live = self._paused = self._over = self._overlap = self._verifies = False
         self._down = False
+        self._told: Connection | None = None
         self._last_id = ""
         self._skipped = 0
         # a session has one mode, so its kinds are few: made once, not per item
         self._kinds: dict[str, tuple[str, str]] = {}
         # two generations: forgetting one id at a time costs as much as the rest of the look (120 ns, measured)
         self._seen: set[str] = set()
-        self._seen_before: set[str] = set()
+        self._seen_before: Set[str] = _NONE
         self._call: Call[core_pb2.StreamSessionRequest] | None = None
         self._outage: Backoff | None = None
         self._lost_by: MacpTransportError | None = None
@@ -342,7 +346,11 @@ class _Following:
         self._connected = self._reading.transport.reached = True
         self._outage = self._lost_by = None
         self._waits_until = 0.0
-        self._tell(Connection.CONNECTED)
+        if self._told not in (
+            Connection.CONNECTED,
+            Connection.CAUGHT_UP,
+        ):  # else it is a call of ours that nobody knows of
+            self._tell(Connection.CONNECTED)
 
     def _answered(self, response: core_pb2.StreamSessionResponse) -> None:
         """An inline error: the answer to our mark, or the subscription's refusal, after which the server leaves the call open."""
@@ -351,7 +359,8 @@ class _Following:
                 self._missed(None)
                 return
             self._live = True
-            self._tell(Connection.CAUGHT_UP)
+            if self._told is not Connection.CAUGHT_UP:
+                self._tell(Connection.CAUGHT_UP)
             self._follow_end()
         else:
             self._fail(MacpStreamError(response.error))
@@ -387,6 +396,7 @@ class _Following:
             self._verify()
 
     def _tell(self, connection: Connection, error: Exception | None = None, **details: int) -> None:
+        self._told = connection
         status = Status(connection, self._sequence, error, **details)
         self._telemetry.happened(connection.value, error, sequence=status.sequence, **details)
         where = self._reading.session_id, status.sequence
@@ -408,10 +418,8 @@ class _Following:
 
     def _lost(self, error: MacpTransportError | None) -> None:
         if self._outage is None:
-            if not self._reading.transport.reached and error is not None:
-                self._fail(error)  # nobody has ever answered there: more likely a wrong address than an outage
-                return
-            self._outage = Backoff(self._reading.retry, self._reading.transport.clock)
+            transport = self._reading.transport
+            self._outage = Backoff(self._reading.retry, transport.clock, transport)
             self._tell(Connection.LOST, error)
         self._lost_by = error
         delay = self._outage.next()
@@ -430,8 +438,14 @@ class _Following:
             self._later(left, self._give_up)
 
     def _give_up(self) -> None:
-        if not self._connected:
-            waited = f"no connection within {self._reading.retry.give_up_after:g} s"
+        outage = self._outage
+        if outage is None or self._connected:
+            return
+        if outage.left > MOMENT:  # somebody else has been answered there meanwhile
+            self._later(outage.left, self._give_up)
+        else:
+            why = self._lost_by.message if self._lost_by is not None else "the server ended the call"
+            waited = f"no connection within {outage.limit:g} s: {why}"
             gave_up = MacpTransportError("UNAVAILABLE", waited, method=STREAM_SESSION.path)
             gave_up.__cause__ = self._lost_by
             self._fail(gave_up)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import Message as Protobuf
 from reactivex import Observable, abc
@@ -15,12 +15,14 @@ from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from macp_rx.clock import Clock, loop_clock
 from macp_rx.errors import MacpTransportError
-from macp_rx.streams.retry import RetryPolicy, may_pass, retried
-from macp_rx.streams.stream import Cancellable, Demand, Stream, on_demand, running
+from macp_rx.streams.retry import RetryPolicy, is_transient, retried
+from macp_rx.streams.stream import Cancellable, Demand, Running, Stream, on_demand
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method
-from macp_rx.transport.grpc import GrpcCall, ResponseStream
 from macp_rx.transport.shared import SharedTransport
+
+if TYPE_CHECKING:
+    from macp_rx.transport.grpc import ResponseStream
 
 __all__ = ["cold", "kept_watching", "rpc_stream", "waited_on", "watch"]
 
@@ -105,7 +107,7 @@ def kept_watching(
 
         def lose(error: Exception) -> bool:
             nonlocal lost
-            if not may_pass(error, shared.transport):
+            if not is_transient(error):
                 return False
             if not lost:
                 lost = True
@@ -114,7 +116,8 @@ def kept_watching(
             return True
 
         endless: Observable[Res] = Observable(unending)
-        return retried(endless, retry, shared.clock, lose).subscribe(hear, observer.on_error, scheduler=scheduler)
+        kept = retried(endless, retry, shared.clock, lose, shared.transport)
+        return kept.subscribe(hear, observer.on_error, scheduler=scheduler)
 
     return Observable(subscribe)
 
@@ -133,7 +136,7 @@ def cold(shared: SharedTransport, start: Callable[[abc.ObserverBase[T]], Cancell
             cancel = on_demand(start(observer), scheduler)
             return waited_on(shared, shared.running(what, cancel) if what else cancel, scheduler)
 
-        return running(shared.clock, begin, observer)
+        return Running(shared.clock, begin, observer)
 
     return Observable(subscribe)
 
@@ -163,6 +166,9 @@ def waited_on(
 def rpc_stream(open_call: Callable[[], ResponseStream[T]], *, scheduler: AsyncIOScheduler | Clock) -> Stream[T]:
     """Any gRPC stream of any stub as an Observable: one call per subscription, cancelled by dispose, paused by a slow reader.
 
+    It belongs to a loop and to no client, since several can share a clock: so it goes on when a client is closed. With the
+    last client the I/O thread ends, and every call on it.
+
     Args:
         open_call: makes the grpc.aio call, such as ``lambda: stub.Watch(request)``; called on the loop, once per
             subscription, so that a stub made there belongs to the right loop.
@@ -174,6 +180,8 @@ def rpc_stream(open_call: Callable[[], ResponseStream[T]], *, scheduler: AsyncIO
     Errors:
         MacpTransportError with status, trailers and cause, where the call ends other than with OK.
     """
+    from macp_rx.transport.grpc import GrpcCall
+
     clock = loop_clock(scheduler)
 
     def subscribe(observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
@@ -184,7 +192,7 @@ def rpc_stream(open_call: Callable[[], ResponseStream[T]], *, scheduler: AsyncIO
             task.add_done_callback(_live.discard)
             return on_demand(call, scheduler)
 
-        return running(clock, start, observer)
+        return Running(clock, start, observer)
 
     return Stream(Observable(subscribe), clock, can_wait=True)
 

@@ -15,8 +15,9 @@ from macp_rx.clock import VirtualClock
 from macp_rx.errors import MacpSessionError
 from macp_rx.marbles import FRAME, Mark, draw, finest, parse, written
 from macp_rx.testing.expectation import difference
+from macp_rx.testing.sessions import PlayedSession
 from macp_rx.testing.sources import MarbleSource, Scheduled, scheduled
-from macp_rx.timeline import Completed, Failed, Next
+from macp_rx.timeline import Completed, Failed, Next, Timeline
 
 __all__ = ["Expected", "Marbles"]
 
@@ -45,6 +46,7 @@ class Marbles:
         self._sources: list[MarbleSource] = []
         self._checks: list[tuple[str, Callable[[], str | None]]] = []
         self._running: list[abc.DisposableBase] = []
+        self._sessions: list[PlayedSession] = []
         self.has_run: bool = False
 
     def hot(self, text: str, legend: Legend | None = None, *, error: Exception | None = None) -> MarbleSource:
@@ -72,6 +74,30 @@ class Marbles:
             if mark.what not in actions:
                 raise MacpSessionError(f"there is no action {mark.what!r} for {text!r}, only {', '.join(actions)}")
             self._at(mark.time, actions[mark.what])
+
+    def session(self, lanes: str | Timeline, legend: Legend | None = None) -> PlayedSession:
+        """Plays a session on an embedded runtime, and expects that it accepts and refuses what the lanes say.
+
+            chair : S-p------(c |)                     what a name means is said, by whose lane it is
+            alice : ---v-(v INVALID_ENVELOPE)          what is refused has the code behind it; # is any code
+
+        ``|`` says that the session has ended by then; without one it is open at the end. What the runtime itself says is in
+        ``accepted``, not in the lanes. The session is there at once, so that pipelines on its events can be expected.
+
+        Args:
+            lanes: who says what when, a line for each as `Timeline` has them.
+            legend: what the names mean: a SessionStart, which comes first; a Message, or `said` by its sender; an `Exactly`; a
+                PolicyDescriptor, which is registered; or what is done, such as ``lambda session: session.suspend()``.
+
+        Raises:
+            MacpSessionError: a name that means nothing; no SessionStart; a code with nothing before it.
+        """
+        played = PlayedSession(self.clock, lanes, legend or {}, self.frame)
+        for time in played.times:
+            self._at(time, played.go_on)
+        self.check(played.difference)
+        self._sessions.append(played)
+        return played
 
     def expect(self, observable: Observable[Any], subscription: str = "^") -> Expected:
         """Subscribes, and says what is expected.
@@ -129,10 +155,14 @@ class Marbles:
         """
         __tracebackhide__ = True
         self.has_run = True
-        self.clock.run_until_idle()
-        wrong = next((f"({place})\n{what}" for place, check in self._checks if (what := check()) is not None), None)
-        for subscription in self._running:
-            subscription.dispose()
+        try:
+            self.clock.run_until_idle()
+            wrong = next((f"({place})\n{what}" for place, check in self._checks if (what := check()) is not None), None)
+        finally:
+            for subscription in self._running:
+                subscription.dispose()
+            for played in self._sessions:
+                played.close()
         if wrong is not None:
             raise AssertionError(f"the marbles differ {wrong}")
         for source in self._sources:

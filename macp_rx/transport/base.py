@@ -103,7 +103,7 @@ class Transport(Protocol):
     """Carries calls to one runtime, on one clock.
 
     Attributes:
-        reached: somebody has answered at the other end, so that what fails now is an outage and not a wrong address.
+        reached: somebody has answered at the other end: what fails now is an outage and not a wrong address.
     """
 
     reached: bool

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from time import monotonic
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
@@ -15,12 +14,12 @@ from google.protobuf.message import Message as Protobuf
 from reactivex.internal import noop
 
 from macp_rx.clock import LoopClock
-from macp_rx.errors import MacpClosedError, MacpTimeoutError, MacpTransportError
+from macp_rx.errors import MacpClosedError, MacpSessionError, MacpTimeoutError, MacpTransportError
 from macp_rx.transport.auth import AuthConfig, TokenProvider
 from macp_rx.transport.base import BLOCKED, Call, Metadata, Method, Receiver, reply_to, report_blocked
 from macp_rx.transport.telemetry import OFF
 
-__all__ = ["ChannelOptions", "GrpcCall", "GrpcTransport", "ResponseStream"]
+__all__ = ["ChannelOptions", "GrpcCall", "GrpcTransport", "ResponseStream", "tls_credentials"]
 
 Req = TypeVar("Req", bound=Protobuf)
 Res = TypeVar("Res", bound=Protobuf)
@@ -53,6 +52,16 @@ DEFAULT_OPTIONS: Final[ChannelOptions] = (
 
 def _ended(_identity: Metadata) -> Any:
     raise MacpClosedError("the call has ended")
+
+
+def tls_credentials(root: bytes | None, key: bytes | None, chain: bytes | None) -> grpc.ChannelCredentials:
+    """TLS by PEM files. Raises MacpSessionError for what can never work."""
+    if (key is None) != (chain is None):  # grpc aborts the process at the first call (measured)
+        raise MacpSessionError("mutual TLS takes both private_key and certificate_chain; one of them is missing")
+    for name, pem in (("root_certificates", root), ("private_key", key), ("certificate_chain", chain)):
+        if pem is not None and (not isinstance(pem, bytes) or b"-----BEGIN" not in pem):
+            raise MacpSessionError(f"{name} is the content of a PEM file, as bytes: Path(…).read_bytes()")
+    return grpc.ssl_channel_credentials(root, key, chain)
 
 
 class GrpcTransport:
@@ -336,7 +345,7 @@ class GrpcCall(Generic[Req, T]):
     ) -> None:
         self._open_call = open_call
         self._receiver = receiver
-        self._outgoing = deque(requests)
+        self._outgoing = list(requests)
         self._auth = auth
         self._path = path
         self._on_sent = on_sent
@@ -359,6 +368,7 @@ class GrpcCall(Generic[Req, T]):
         on_next = receiver.on_next
         try:
             self._call = self._open_call(await metadata(self._auth))
+            self._open_call = _ended  # with what it holds: the request, the trace
             if self._outgoing:
                 self._writing = True
                 await self._send()
@@ -430,8 +440,10 @@ class GrpcCall(Generic[Req, T]):
         # the only writer: two overlapping writes end the RPC with INTERNAL (measured)
         try:
             while self._outgoing:
-                await _write(self._call, self._outgoing.popleft())
-                self._on_sent()
+                requests, self._outgoing = self._outgoing, []  # an empty list is a tenth of an empty deque
+                for request in requests:
+                    await _write(self._call, request)
+                    self._on_sent()
             if self._half_closed:
                 await self._call.done_writing()
         except (asyncio.InvalidStateError, grpc.aio.AioRpcError, grpc.aio.InternalError):

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 from reactivex.internal import noop
 
@@ -25,6 +26,8 @@ class Subscription:
         what: what it is subscribed to.
         since: since when.
     """
+
+    __slots__ = ("_subscriber", "since", "what")
 
     def __init__(self, what: str, subscriber: object, since: datetime) -> None:
         self.what: str = what
@@ -91,12 +94,11 @@ class SharedTransport:
         """
         subscription = Subscription(what, SUBSCRIBER.get(), self.clock.now)
         self._running[subscription] = None
+        return partial(self._run_out, subscription, cancel)
 
-        def end() -> None:
-            self._running.pop(subscription, None)
-            cancel()
-
-        return end
+    def _run_out(self, subscription: Subscription, cancel: Callable[[], None]) -> None:
+        self._running.pop(subscription, None)
+        cancel()
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:

@@ -204,8 +204,8 @@ class TestEvaluator:
         session.acting_as("alice").join(agents.evaluator(lambda _: ("BLOCK", 0.5)))  # type: ignore[arg-type,return-value]
         session.propose("p1", "canary")
         session.events.pipe(ops.take(3)).run()
-        ((sender, said),) = session.state().evaluations or ()
-        assert (sender, said.recommendation, said.confidence) == ("alice", "BLOCK", 0.5)
+        (said,) = session.state().evaluations or ()
+        assert (said.sender, said.recommendation, said.confidence) == ("alice", "BLOCK", 0.5)
 
     def test_it_may_object_instead(self, session: DecisionSession) -> None:
         def evaluate(proposal: Accepted[ProposalPayload]) -> Message:
@@ -252,7 +252,7 @@ class TestHandoffTarget:
         session.states.pipe(ops.filter(lambda state: state.is_declined("h1")), ops.take(1)).run()
         session.offer("h2", "bob")
         state = session.states.pipe(ops.filter(lambda state: state.is_accepted("h2")), ops.take(1)).run()
-        assert state.offers["h2"].settled_by == "bob"
+        assert state.handoffs["h2"].settled_by == "bob"
 
 
 def is_commitment(action: str, positive: bool) -> Where:
@@ -441,6 +441,11 @@ class TestTaskWorker:
         agent = worker(add, takes_over=True)
         marbles.expect(hears(marbles, agent, "-S-r-b-x-a-C|", TASK_TALK)).to_be("---t---t-d--|", SAYS)
 
+    def test_one_that_stands_by_takes_only_what_is_given_back_or_meant_for_it(self, marbles: Marbles) -> None:
+        agent = worker(add, takes_over=True, volunteers=False)
+        marbles.expect(hears(marbles, agent, "-S-r-b-x-a-C|", TASK_TALK)).to_be("-------t-d--|", SAYS)
+        marbles.expect(hears(marbles, agent, "-S-m--a-C|", TASK_TALK)).to_be("---t--d--|", SAYS)
+
     def test_who_never_had_it_does_not_give_it_back(self, marbles: Marbles) -> None:
         agent = worker(add, takes_over=True)
         marbles.expect(hears(marbles, agent, "-S-r-x-a-C|", TASK_TALK)).to_be("---t---d--|", SAYS)
@@ -499,7 +504,7 @@ class TestTaskWorker:
         session.request_task("t1", "sum")
         state = session.states.pipe(ops.filter(lambda state: state.report is not None), ops.take(1)).run()
         assert [update.message for _who, update in state.updates or ()] == ["half", "whole"]
-        assert (state.reporter, state.is_completed()) == ("alice", True)
+        assert (state.reporter, state.is_completed) == ("alice", True)
 
     def test_one_gives_it_back_and_another_takes_it_over(self, client: MacpClient) -> None:
         policy = register(client, build_task_policy, assignment=AssignmentRules(allow_reassignment_on_reject=True))
@@ -514,11 +519,11 @@ class TestTaskWorker:
             agents.task_worker("alice", Slow(BROKEN, 1), otherwise=give_back), on_error=refused.on_next
         )
         session.request_task("t1", "sum")
-        session.states.pipe(ops.filter(lambda state: state.active_assignee == "alice"), ops.take(1)).run()
+        session.states.pipe(ops.filter(lambda state: state.current_assignee == "alice"), ops.take(1)).run()
         session.acting_as("bob").join(agents.task_worker("bob", add, takes_over=True), on_error=refused.on_next)
         state = session.states.pipe(ops.filter(lambda state: state.report is not None), ops.take(1)).run()
-        assert (state.reporter, state.is_completed()) == ("bob", True)
-        assert [rejection.assignee for rejection in state.rejections] == ["alice"]
+        assert (state.reporter, state.is_completed) == ("bob", True)
+        assert state.declined_participants == ("alice",)
 
     def test_two_want_it_and_one_has_it(self, client: MacpClient) -> None:
         session = TaskSession(client)

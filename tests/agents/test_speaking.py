@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import reactivex as rx
 from macp.modes.decision.v1.decision_pb2 import ObjectionPayload, ProposalPayload, VotePayload
 from macp.v1.core_pb2 import SessionStartPayload
 from reactivex import Observable
@@ -13,7 +14,7 @@ from reactivex import operators as ops
 
 from macp_rx import Accepted, Agent, DecisionSession, MacpSessionError, MacpTimeoutError, Message, agents
 from macp_rx.clock import VirtualClock
-from macp_rx.protocol.modes import decision
+from macp_rx.protocol.modes import decision, quorum
 from macp_rx.testing import Marbles
 from tests.agents.listening import Slow, check_log, check_nothing_logged, heard_at_once, hears
 from tests.conftest import Recorder
@@ -181,6 +182,45 @@ class TestOn:
         assert heard.items == [("p1", False), ("p2", True)]
         session.events.pipe(ops.take(5)).run()
         agent.dispose()
+
+
+class TestOnState:
+    def test_it_answers_what_has_become_of_the_session_until_it_is_committed_to(self, marbles: Marbles) -> None:
+        def answer(state: decision.State) -> Message | None:
+            return NO if state.vote_totals == {"p1": 1} else None
+
+        agent = agents.on_state(decision).say(answer)
+        marbles.expect(hears(marbles, agent, "-S-p-v-w-C|")).to_be("-----n-n-|", SAID)
+
+    def test_several_are_said_in_order(self, marbles: Marbles) -> None:
+        agent = agents.on_state(decision).say(lambda state: [FINE, YES] if state.proposals else [])
+        marbles.expect(hears(marbles, agent, "-S-p---|")).to_be("---(e y)---|", SAID)
+
+    def test_a_session_of_another_mode_ends_it(self, virtual_time: VirtualClock) -> None:
+        failed = Recorder()
+        agents.on_state(quorum).say(lambda _: None)(heard_at_once(virtual_time, _accepted("-S|"))).subscribe(failed)
+        virtual_time.run_until_idle()
+        assert isinstance(failed.error, MacpSessionError)
+
+
+class TestOpening:
+    def test_it_opens_with_these_messages_in_order(self, marbles: Marbles) -> None:
+        marbles.expect(hears(marbles, agents.opening(FINE, YES), "-S-p-v-C|")).to_be("-(e y)------|", SAID)
+        marbles.expect(hears(marbles, agents.opening(), "-S-p-v-C|")).to_be("--------|")
+
+
+class TestMergedByRxPY:
+    """``rx.merge`` subscribes to its sources on the scheduler's next turn, and what an agent is told inside others comes once."""
+
+    @pytest.mark.parametrize("wrap", [agents.merge, lambda agent: agents.from_start(lambda _start: agent)])
+    def test_it_hears_the_first_envelope_inside_another(self, virtual_time: VirtualClock, wrap: Any) -> None:
+        def merged(events: Observable[Accepted]) -> Observable[Message]:
+            return rx.merge(agents.opening(YES)(events), rx.merge(on_proposals(lambda _: NO)(events)))
+
+        said = Recorder()
+        wrap(merged)(heard_at_once(virtual_time, _accepted("-S-p|"))).subscribe(said)
+        virtual_time.run_until_idle()
+        assert (said.items, said.completed) == ([YES, NO], True)
 
 
 class TestMerge:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
+from reactivex import operators as ops
 
-from macp_rx import DecisionSession
+from macp_rx import DecisionSession, MacpTransportError, RetryPolicy
 from macp_rx.streams.status import Connection
+from tests.chaos.conftest import Serve
 from tests.chaos.proxy import Proxy
 from tests.conftest import RealServer, Recorder, dial
 
@@ -57,6 +60,48 @@ def test_a_stream_delivers_within_a_moment_of_the_servers_return(
         for at, heard in back:
             heard.wait(lambda heard: len(heard.items) == 2, at - time.monotonic() + WITHIN)
             assert heard.at[1] - at >= 0
+
+
+@pytest.mark.server
+def test_a_client_may_begin_before_its_server(serve: Serve) -> None:
+    """What subscribes, watches and sends meets a server that is still starting."""
+    server = serve()
+    with dial(server.target) as speaker:
+        session_id = DecisionSession(speaker).start(intent="early", participants=["chair"], ttl_ms=600_000).session_id
+    server.stop(signal.SIGTERM)
+    heard, policies, sent, refused = Recorder(), Recorder(), Recorder(), threading.Event()
+    with dial(server.target) as client:
+        events = client.session_events(session_id)
+        events.status.pipe(ops.filter(lambda status: status.connection is Connection.LOST)).subscribe(
+            lambda _status: refused.set()
+        )
+        events.subscribe(heard)
+        client.live_policies().subscribe(policies)
+        DecisionSession(client, session_id).rx.propose("p1", "one").subscribe(sent)
+        assert refused.wait(5)
+        server.start()
+        heard.wait_for(2)
+        policies.wait_for(1)
+        sent.wait_for_end()
+        assert [ended.error for ended in (heard, policies, sent)] == [None] * 3
+
+
+@pytest.mark.server
+def test_a_wrong_address_is_told_in_time_with_the_reason(serve: Serve) -> None:
+    server = serve()
+    server.stop(signal.SIGTERM)
+    heard, sent = Recorder(), Recorder()
+    retry = RetryPolicy(first=0.05, cap=0.1, first_contact=0.5)
+    with dial(server.target, retry=retry) as client:
+        began = time.monotonic()
+        client.session_events("s" * 36, retry=retry).subscribe(heard)
+        client.rx.send_signal(signal_type="ping").subscribe(sent)
+        for told in heard, sent:
+            told.wait_for_end()
+            assert isinstance(told.error, MacpTransportError)
+            assert told.error.status == "UNAVAILABLE"
+            assert server.target in str(told.error)
+        assert 0.3 < time.monotonic() - began < 2
 
 
 @pytest.mark.server

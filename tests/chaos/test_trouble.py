@@ -134,8 +134,6 @@ class Talk:
     def __init__(self, target: str, speak: str, read: str, rounds: list[int]) -> None:
         self.direct = connect(target)
         self._speaking = [connect(speak) for _ in range(3)]
-        for client in self._speaking:
-            client.initialize()  # what has never been reached is not tried again
         # one reads many sessions, whose ends it watches for; two read few, and ask for them
         self._reading = [connect(read) for _ in range(3)]
         self._rounds = rounds

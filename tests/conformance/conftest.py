@@ -6,24 +6,30 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.fixtures import Fixture, vectors
+from tests.conformance.fixtures import check_given, found, vectors
 
 HERE = [Path(__file__).parent / "data", Path(__file__).parent / "ours"]
 
 
+def folders_of(config: pytest.Config) -> list[Path]:
+    """Where the fixtures are."""
+    given: list[Path] = config.getoption("--conformance", [])
+    for folder in given:
+        check_given(folder)
+    return [*HERE, *given]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    folders = [*HERE, *metafunc.config.getoption("--conformance", [])]
-    found = [
-        Fixture(path) for folder in folders for path in sorted(folder.glob("*.json")) if path.name != "schema.json"
-    ]
+    folders = folders_of(metafunc.config)
+    fixtures = [fixture for folder in folders for fixture in found(folder)]
     if "clocked_fixture" in metafunc.fixturenames:
-        clocked = [fixture for fixture in found if fixture.clocked]
+        clocked = [fixture for fixture in fixtures if fixture.clocked]
         metafunc.parametrize("clocked_fixture", clocked, ids=lambda fixture: fixture.name)
     if "fixture" in metafunc.fixturenames:
         # what says when each message is accepted needs a clock that obeys: the pure functions', or a virtual one
         if "connect" in metafunc.fixturenames:
-            found = [fixture for fixture in found if not fixture.clocked]
-        metafunc.parametrize("fixture", found, ids=lambda fixture: fixture.name)
+            fixtures = [fixture for fixture in fixtures if not fixture.clocked]
+        metafunc.parametrize("fixture", fixtures, ids=lambda fixture: fixture.name)
     hashes = vectors(folders, "cmt-hash")
     for name, vectors_found in (
         ("hash_vector", [vector for vector in hashes if "hash" in vector]),
@@ -37,5 +43,4 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def hashes_by_name(request: pytest.FixtureRequest) -> dict[str, str]:
     """What the vectors hash to, by name: some must differ from another."""
-    folders = [*HERE, *request.config.getoption("--conformance", [])]
-    return {vector["name"]: vector["hash"] for vector in vectors(folders, "cmt-hash") if "hash" in vector}
+    return {v["name"]: v["hash"] for v in vectors(folders_of(request.config), "cmt-hash") if "hash" in v}

@@ -1,4 +1,4 @@
-"""A fixture as the specification's runner reads it (`protocol.md` 11.1), with its quirks."""
+"""A fixture, and what the specification's runner checks of it (`protocol.md` 11.1)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import json_format, symbol_database
-from google.protobuf.descriptor import FieldDescriptor
+import pytest
+from google.protobuf import json_format
 from google.protobuf.message import Message
-from macp.v1 import core_pb2
+from macp.v1.core_pb2 import CommitmentPayload
 from macp.v1.envelope_pb2 import Envelope
 
+from macp_rx.protocol import fixture
 from macp_rx.protocol.lifecycle import Entry, Kind
 from macp_rx.protocol.messages import payload_type
 
-__all__ = ["Fixture", "Step", "as_json", "is_subset", "vectors"]
+__all__ = ["Fixture", "Step", "as_json", "check_given", "found", "is_subset", "vectors"]
 
 
 @dataclass(frozen=True)
@@ -42,54 +43,56 @@ class Step:
 
 
 class Fixture:
-    """One session fixture."""
+    """One session fixture, and the checks that its runner makes."""
 
-    def __init__(self, path: Path) -> None:
-        self.name = path.stem
-        self._read: dict[str, Any] = json.loads(path.read_text())
-
-    def __getattr__(self, name: str) -> Any:
-        return self._read.get(name)
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self.text = text
+        self.session = fixture.Fixture.from_json(text)
 
     @property
     def needs_policy(self) -> bool:
         """Whether it registers a policy of its own."""
-        return self._read.get("policy") is not None
+        return self.session.policy is not None
 
     @property
     def clocked(self) -> bool:
         """Whether it says when each message is accepted."""
-        return any("accepted_at_ms" in message for message in self.messages)
+        return self.session.clocked
 
     def start(self, session_id: str) -> Envelope:
         """The SessionStart that precedes its messages."""
-        payload = core_pb2.SessionStartPayload(
-            intent="conformance",
-            participants=self.participants,
-            mode_version=self.mode_version,
-            configuration_version=self.configuration_version,
-            policy_version=self.policy_version or "",
-            ttl_ms=self.ttl_ms,
-        )
-        return self._envelope(session_id, 0, "SessionStart", self.initiator, payload)
+        return next(self.session.envelopes(session_id))
 
     def steps(self, session_id: str) -> Iterator[Step]:
         """Its messages; a rejected one uses up its number too."""
-        for number, message in enumerate(self.messages, start=1):
-            payload = _payload(message["payload_type"], message["payload"])
-            envelope = self._envelope(session_id, number, message["message_type"], message["sender"], payload)
-            for name, value in message.get("envelope", {}).items():
-                setattr(envelope, name, value)
-            accepted = message["expect"] == "accept"
-            yield Step(envelope, accepted, message.get("expected_error_code"), message.get("accepted_at_ms"))
+        _start, *said = self.session.envelopes(session_id)
+        for envelope, step in zip(said, self.session.steps, strict=True):
+            yield Step(envelope, step.refused is None, step.refused or None, step.at_ms)
+
+    @property
+    def replays(self) -> bool:
+        """Whether its history, replayed, leads to the same session: by default it does."""
+        return self.session.expected.get("verify_replay_equivalence") is not False
+
+    def check_resolution(self, last: Envelope) -> None:
+        """Compares the Commitment that the session ends with, if it does, with what it should be, if the fixture says so."""
+        resolved = last.message_type == "Commitment"
+        assert self.session.expected.get("expect_resolution_present") in (None, resolved)
+        expected = self.session.expected.get("expected_resolution")
+        if expected is not None:
+            assert resolved
+            told = as_json(CommitmentPayload.FromString(last.payload))
+            assert is_subset(expected, told), told
 
     def check_history(self, entries: Sequence[Entry]) -> None:
         """Compares what was accepted with what should have been, if the fixture says so."""
-        if self.expected_history is None:
+        history = self.session.expected.get("expected_history")
+        if history is None:
             return
         told = [entry.envelope for entry in entries if entry.envelope is not None][1:]
-        assert [envelope.message_type for envelope in told] == [one["message_type"] for one in self.expected_history]
-        for expected, entry in zip(self.expected_history, entries[1:], strict=True):
+        assert [envelope.message_type for envelope in told] == [one["message_type"] for one in history]
+        for expected, entry in zip(history, entries[1:], strict=True):
             envelope = entry.envelope
             assert envelope is not None
             assert envelope.sender == expected["sender"]
@@ -97,35 +100,6 @@ class Fixture:
             cls = payload_type(envelope.mode, envelope.message_type)
             assert cls is not None
             assert is_subset(expected.get("payload", {}), as_json(cls.FromString(envelope.payload)))
-
-    def _envelope(self, session_id: str, number: int, message_type: str, sender: str, payload: Message) -> Envelope:
-        return Envelope(
-            macp_version="1.0",
-            mode=self.mode,
-            message_type=message_type,
-            message_id=f"m{number}",
-            session_id=session_id,
-            sender=sender,
-            payload=payload.SerializeToString(),
-        )
-
-
-def _payload(type_name: str, values: dict[str, Any]) -> Message:
-    payload: Any = symbol_database.Default().GetSymbol(type_name)()
-    if type_name == "macp.v1.CommitmentPayload":
-        payload.outcome_positive = True  # what the runner assumes where a fixture says nothing
-    for field in payload.DESCRIPTOR.fields:
-        if field.name not in values or field.name in ("supersedes", "tags"):
-            continue
-        value = values[field.name]
-        if field.type == FieldDescriptor.TYPE_BYTES:
-            if field.name == "context" and isinstance(value, str):  # the runner drops all other bytes
-                payload.context = value.encode()
-        elif field.is_repeated:
-            getattr(payload, field.name).extend(value)
-        else:
-            setattr(payload, field.name, value)
-    return payload  # type: ignore[no-any-return]
 
 
 def as_json(payload: Message) -> dict[str, Any]:
@@ -146,6 +120,20 @@ def is_subset(expected: object, actual: object) -> bool:
     if isinstance(expected, list) and isinstance(actual, list):
         return len(expected) <= len(actual) and all(map(is_subset, expected, actual))
     return expected == actual
+
+
+def found(folder: Path) -> list[Fixture]:
+    """The session fixtures of a folder."""
+    paths = [path for path in sorted(folder.glob("*.json")) if path.name != "schema.json"]
+    return [Fixture(path.stem, path.read_text()) for path in paths]
+
+
+def check_given(folder: Path) -> None:
+    """Raises UsageError for a folder that has nothing to be judged by: a wrong path would pass in silence."""
+    if not (found(folder) or vectors([folder], "cmt-hash") or vectors([folder], "receipt")):
+        raise pytest.UsageError(
+            f"--conformance {folder}: no fixture there; they are *.json, cmt-hash/*.json and receipt/*.json in that very folder"
+        )
 
 
 def vectors(folders: Sequence[Path], kind: str) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import jsonschema
 from macp.v1 import core_pb2, policy_pb2
 from macp.v1.envelope_pb2 import Envelope, SessionState
 
@@ -19,7 +20,10 @@ from macp_rx.protocol.lifecycle import Entry, Kind
 from macp_rx.protocol.modes import MODES, handoff
 from macp_rx.protocol.policy import BUILT_IN, Policy, policy_from
 from macp_rx.protocol.receipt import verify_receipt
-from tests.conformance.fixtures import Fixture, as_json, is_subset
+from macp_rx.testing import Marbles, from_fixture
+from macp_rx.timeline import Timeline
+from tests.conformance.conftest import HERE
+from tests.conformance.fixtures import Fixture, is_subset
 from tests.conftest import Connect
 
 STATES = {name.removeprefix("SESSION_STATE_").capitalize(): number for name, number in SessionState.items()}
@@ -27,10 +31,10 @@ STATES = {name.removeprefix("SESSION_STATE_").capitalize(): number for name, num
 
 def test_the_pure_functions_conform(fixture: Fixture) -> None:
     session_id = str(uuid.uuid4())
-    mode = MODES[fixture.mode]
+    mode = MODES[fixture.session.mode]
     policies = dict(BUILT_IN)
-    if fixture.needs_policy:
-        policy = policy_from(_descriptor(fixture.policy))
+    if fixture.session.policy is not None:
+        policy = policy_from(fixture.session.policy)
         policies[policy.policy_id] = policy
     now = 0 if fixture.clocked else 1
     session = lifecycle.start(fixture.start(session_id), now, mode=mode, policies=policies)
@@ -38,14 +42,18 @@ def test_the_pure_functions_conform(fixture: Fixture) -> None:
         if step.envelope.message_type == "SessionStart":
             code = _refused_start(step.envelope, policies)
         else:
-            session, refusal = lifecycle.receive(session, mode, step.envelope, step.at_ms or number)
+            now = number if step.at_ms is None else step.at_ms
+            session, refusal = lifecycle.receive(session, mode, step.envelope, now)
             code = refusal.code if refusal else None
         step.check(number, code)
-    assert session.state == STATES[fixture.expected_final_state]
+    assert session.state == STATES[fixture.session.final_state]
     state = mode.mode.as_json(session.mode_state)
-    assert is_subset(fixture.expected_mode_state or {}, state), state
-    fixture.check_history([entry for entry in session.log or () if entry.envelope is not None])
-    assert lifecycle.replay(session.log or (), mode, session.bound.policy) == session
+    assert is_subset(fixture.session.expected.get("expected_mode_state", {}), state), state
+    accepted = [entry for entry in session.log or () if entry.envelope is not None]
+    fixture.check_history(accepted)
+    fixture.check_resolution(accepted[-1].envelope)
+    if fixture.replays:
+        assert lifecycle.replay(session.log or (), mode, session.bound.policy) == session
 
 
 def _refused_start(envelope: Envelope, policies: Mapping[str, Policy]) -> str | None:
@@ -58,7 +66,7 @@ def _refused_start(envelope: Envelope, policies: Mapping[str, Policy]) -> str | 
 
 
 def test_a_runtime_conforms(fixture: Fixture, connect: Connect) -> None:
-    _drive(fixture, connect(fixture.initiator), lambda _at: None)
+    _drive(fixture, connect(fixture.session.initiator), lambda _at: None)
 
 
 def test_a_runtime_conforms_on_a_clock(clocked_fixture: Fixture) -> None:
@@ -68,12 +76,51 @@ def test_a_runtime_conforms_on_a_clock(clocked_fixture: Fixture) -> None:
         clock.advance_to(at_ms / 1000)
 
     with Runtime(clock=clock) as runtime:
-        _drive(clocked_fixture, MacpClient.embedded(agent=clocked_fixture.initiator, runtime=runtime), advance)
+        _drive(clocked_fixture, MacpClient.embedded(agent=clocked_fixture.session.initiator, runtime=runtime), advance)
+
+
+def _as_marbles_and_back(fixture: Fixture) -> Fixture:
+    """The fixture that is written of how the embedded runtime plays this one's marbles."""
+    marbles = Marbles()
+    lanes = from_fixture(fixture.text)
+    assert Timeline.parse(str(lanes)) == lanes
+    played = marbles.session(lanes)
+    marbles.run()
+    assert played.timeline == lanes
+    return Fixture(fixture.name, played.to_fixture(fixture.session.description))
+
+
+def test_marbles_are_the_same_fixture(fixture: Fixture) -> None:
+    again = _as_marbles_and_back(fixture)
+    jsonschema.validate(json.loads(again.text), json.loads((HERE[0] / "schema.json").read_text()))
+    before, after = fixture.session, again.session
+    assert (after.mode, after.initiator, after.start, after.policy) == (
+        before.mode,
+        before.initiator,
+        before.start,
+        before.policy,
+    )
+    assert after.steps == before.steps
+    assert (after.final_state, after.description) == (before.final_state, before.description)
+    for name in after.expected.keys() & before.expected.keys():
+        assert is_subset(before.expected[name], after.expected[name])
+    test_the_pure_functions_conform(again)
+
+
+def test_a_runtime_conforms_to_what_marbles_are_written_as(fixture: Fixture, connect: Connect) -> None:
+    again = _as_marbles_and_back(fixture)
+    _drive(again, connect(again.session.initiator), lambda _at: None)
+
+
+def test_a_runtime_conforms_to_what_marbles_are_written_as_on_a_clock(clocked_fixture: Fixture) -> None:
+    again = _as_marbles_and_back(clocked_fixture)
+    assert again.clocked
+    test_a_runtime_conforms_on_a_clock(again)
 
 
 def _drive(fixture: Fixture, client: MacpClient, advance: Callable[[int], None]) -> None:
-    if fixture.needs_policy:
-        _register(client.acting_as("macp-conform"), fixture.policy)
+    if fixture.session.policy is not None:
+        _register(client.acting_as("macp-conform"), fixture.session.policy)
     session_id = str(uuid.uuid4())
     client.send(fixture.start(session_id))
     for number, step in enumerate(fixture.steps(session_id), start=1):
@@ -85,12 +132,10 @@ def _drive(fixture: Fixture, client: MacpClient, advance: Callable[[int], None])
         except MacpAckError as refusal:
             code = refusal.code
         step.check(number, code)
-    assert client.get_session(session_id).metadata.state == STATES[fixture.expected_final_state]
+    assert client.get_session(session_id).metadata.state == STATES[fixture.session.final_state]
     said = [accepted.envelope for accepted in client.history(session_id)]
     fixture.check_history([Entry(_kind(envelope), 0, envelope) for envelope in said])
-    if fixture.expected_resolution:
-        resolution = core_pb2.CommitmentPayload.FromString(said[-1].payload)
-        assert is_subset(fixture.expected_resolution, as_json(resolution))
+    fixture.check_resolution(said[-1])
 
 
 def _kind(envelope: Envelope) -> Kind:
@@ -98,18 +143,7 @@ def _kind(envelope: Envelope) -> Kind:
     return Kind.SYNTHETIC if envelope.message_id.startswith(handoff.RESERVED) else Kind.MESSAGE
 
 
-def _descriptor(policy: dict[str, Any]) -> policy_pb2.PolicyDescriptor:
-    return policy_pb2.PolicyDescriptor(
-        policy_id=policy["policy_id"],
-        mode=policy["mode"],
-        description=policy.get("description", ""),
-        rules=json.dumps(policy["rules"], separators=(",", ":")),
-        schema_version=policy["schema_version"],
-    )
-
-
-def _register(client: MacpClient, policy: dict[str, Any]) -> None:
-    descriptor = _descriptor(policy)
+def _register(client: MacpClient, descriptor: policy_pb2.PolicyDescriptor) -> None:
     try:
         client.register_policy(descriptor)
     except MacpRefusedError:

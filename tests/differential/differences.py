@@ -1,4 +1,16 @@
-"""Where the embedded runtime is meant to differ from the real server. What is not in this table is a divergence."""
+"""Where the embedded runtime is meant to differ from the real server. What is not in this table is a divergence.
+
+Beside the table stands what `answers` never compares:
+
+- sentences: the text of every refusal (in an Ack, on a stream, as a status, in a registry's reply), the messages and reasons
+  in the details of a POLICY_DENIED, and Initialize's instructions. Of them the codes, the participants and their order count,
+  and the one text that clients match on, SESSION_NOT_OPEN;
+- clocks: when a runtime says that it accepted, started, observed or issued something, and stamps that it filled in. A deadline
+  counts relative to its session's start; to the minute, where a suspension has moved it;
+- orders that are left open: of participants' activity, and of extensions;
+- what depends on other sessions that are played at the same time: their part of every list;
+- what a lifecycle event says of a session that may have moved on meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +24,7 @@ from google.protobuf.message import DecodeError
 from macp.modes.decision.v1 import decision_pb2
 from macp.modes.task.v1 import task_pb2
 from macp.v1 import core_pb2
-from macp.v1.envelope_pb2 import Envelope
+from macp.v1.envelope_pb2 import Envelope, SessionState
 
 from tests.differential.answers import BUILT_IN_MODES, Plain
 from tests.differential.steps import Call, Close, Frame, Open, Scenario, Step, request_class
@@ -34,23 +46,24 @@ class Situation:
         step: what was answered.
         real: what the real server said.
         ours: what the embedded runtime said.
-        lifecycle: session id -> its lifecycle events, as the real server tells.
+        sessions: session id -> a session of the scenario as it is afterwards, as the embedded runtime lists it.
     """
 
     scenario: Scenario
     step: Step
     real: Plain
     ours: Plain
-    lifecycle: Mapping[str, Sequence[Plain]]
+    sessions: Mapping[str, core_pb2.SessionMetadata]
 
     def may_read(self, agent: str, session_id: str) -> bool:
         """Whether a session names an agent."""
-        started = self.lifecycle.get(session_id)
-        return bool(started) and agent in (started[0]["initiator"], *started[0]["participants"])
+        session = self.sessions.get(session_id)
+        return session is not None and agent in (session.initiator, *session.participants)
 
     def expired(self, session_id: str) -> bool:
         """Whether a session's time is over."""
-        return any(event["event"] == "EVENT_TYPE_EXPIRED" for event in self.lifecycle.get(session_id, ()))
+        session = self.sessions.get(session_id)
+        return session is not None and session.state == SessionState.SESSION_STATE_EXPIRED
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,9 @@ async def _play(scenario: Scenario, server: Target, embedded: Target, report: Re
             told, said = await asyncio.gather(real.take(step), ours.take(step))
             report.steps += 1
             if told != said:
-                situation = Situation(scenario, step, told, said, server.lifecycle)
+                # listed and not watched: what a watch tells may come after the answer
+                sessions = await embedded.listed(scenario.session_ids)
+                situation = Situation(scenario, step, told, said, sessions)
                 known = next((known for known in KNOWN if known.explains(situation)), None)
                 if known is None:
                     report.divergences.append(Divergence(scenario, number, str(step), told, said, tuple(log)))

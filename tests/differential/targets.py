@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +29,7 @@ from tests.differential.steps import (
     Scenario,
     Step,
     bearer,
+    page_token,
     path,
     response_class,
 )
@@ -80,6 +81,19 @@ class Target:
         await asyncio.wait_for(self._heard(last_signal), PATIENCE)
         for task in self._listening:
             task.cancel()
+
+    async def listed(self, session_ids: Iterable[str]) -> dict[str, core_pb2.SessionMetadata]:
+        """The sessions of these ids as they are now. To list them changes none, and counts for no limit."""
+        ask = self.channel().unary_unary(
+            path("ListSessions"), response_deserializer=core_pb2.ListSessionsResponse.FromString
+        )
+        found: dict[str, core_pb2.SessionMetadata] = {}
+        for session_id in session_ids:
+            cursor = session_id[: len(LAST_SESSION)][:-1]  # sorts right before it, if it is short enough to be an id
+            request = core_pb2.ListSessionsRequest(page_size=1, page_token=page_token(cursor) if cursor else "")
+            page = await ask(request.SerializeToString(), metadata=JUDGE)
+            found.update((session.session_id, session) for session in page.sessions if session.session_id == session_id)
+        return found
 
     async def _heard(self, mark: str) -> None:
         heard = asyncio.create_task(self._marks[mark].wait())

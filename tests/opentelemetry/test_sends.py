@@ -71,7 +71,7 @@ def test_a_refusal_is_an_error_with_its_code(watched: Watched, embedded: Embedde
 
 def test_an_unreachable_runtime_is_an_error_with_the_status(watched: Watched) -> None:
     with (
-        MacpClient(target="127.0.0.1:1", secure=False, telemetry=watched.telemetry) as client,
+        MacpClient(target="127.0.0.1:1", secure=False, telemetry=watched.telemetry, retry=None) as client,
         pytest.raises(MacpTransportError),
     ):
         client.send_signal(signal_type="hello")

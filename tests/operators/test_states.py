@@ -144,7 +144,7 @@ def test_a_quorum_as_the_runtime_has_it(macp_runtime: Runtime) -> None:
     assert talk.say("alice", quorum.approve("r1")) == OK
     assert talk.say("alice", quorum.approve("r1")) == "INVALID_ENVELOPE"  # refused, so it is in no state
     state = client.history(talk.session_id).pipe(mo.states(quorum)).run()
-    assert (state.approvals, state.remaining_votes_needed()) == (1, 1)
+    assert (state.approval_count, state.remaining_votes_needed) == (1, 1)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -118,8 +118,8 @@ def outcomes(state: decision.State, proposal_id: str, threshold: int) -> set[boo
         for name in others:
             after = steps(after, name, objects(proposal_id)) or after
         objectors = {
-            sender
-            for sender, said in after.objections or ()
+            said.sender
+            for said in after.objections or ()
             if (said.proposal_id, said.severity) == (proposal_id, "critical")
         }
         found.add(len(objectors) < threshold)

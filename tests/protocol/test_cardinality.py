@@ -77,7 +77,7 @@ def test_a_participant_accepts_one_proposal_at_a_time(play: Play) -> None:
                 withdrawn.add(payload.proposal_id)
                 accepts = {who: which for who, which in accepts.items() if which != payload.proposal_id}
         state: proposal.State = after.mode_state
-        assert set(state.live_proposals()) == proposers.keys() - withdrawn
+        assert set(state.live_proposals) == proposers.keys() - withdrawn
         assert dict(state.accepts) == accepts
 
 
@@ -105,7 +105,7 @@ def test_a_task_has_one_assignee_and_one_report(play: Play) -> None:
         assert requests == 1
         assert max(refused.values(), default=0) <= 1
         state: task.State = after.mode_state
-        assert state.active_assignee == assignee
+        assert state.current_assignee == assignee
         assert (state.report is not None) == bool(reports)
 
 
@@ -129,8 +129,8 @@ def test_a_handoff_settles_once(play: Play) -> None:
             case "HandoffContext":
                 assert payload.handoff_id in offers
         state: handoff.State = after.mode_state
-        assert set(state.offers) == set(offers)
-        assert (state.active_offer() is None) == (offers.keys() == settled.keys())
+        assert set(state.handoffs) == set(offers)
+        assert (state.active_offer is None) == (offers.keys() == settled.keys())
 
 
 @given(plays(QUORUM))
@@ -147,7 +147,7 @@ def test_a_participant_has_one_ballot(play: Play) -> None:
         assert requests == 1
         state: quorum.State = after.mode_state
         assert {who: ballot.choice for who, ballot in state.ballots.items()} == ballots
-        assert state.approvals == list(ballots.values()).count("Approve")
+        assert state.approval_count == list(ballots.values()).count("Approve")
 
 
 @given(plays(MULTI_ROUND))

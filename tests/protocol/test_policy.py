@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from macp.v1.policy_pb2 import PolicyDescriptor
 
 from macp_rx import AuthConfig, MacpClient, MacpRefusedError
+from macp_rx.protocol import policy as policies
 from macp_rx.protocol.messages import DECISION, HANDOFF, MULTI_ROUND, PROPOSAL, QUORUM, TASK
 from macp_rx.protocol.policy import BUILT_IN, Policy, Rules, VotingRules, build_decision_policy, policy_from
 from tests.conftest import Connect, RealServer
@@ -186,6 +187,36 @@ def test_a_registry_takes(connect: Connect, check: int, mode: str, rules: object
     wanted = descriptor(mode, rules, fresh(client))
     assert register(client, wanted) is None
     assert client.get_policy(wanted.policy_id).policy_descriptor == policy_from(wanted).descriptor()
+
+
+WORDS: list[tuple[str, str, tuple[str, ...], Given]] = [
+    (DECISION, "voting.algorithm", policies.VOTING_ALGORITHMS, {"threshold": 0.75, "weights": {"alice": 1}}),
+    (DECISION, "voting.quorum.type", policies.VOTING_QUORUM_TYPES, {}),
+    (DECISION, "objection_handling.critical_objection_action", policies.CRITICAL_OBJECTION_ACTIONS, {}),
+    (TASK, "commitment.authority", policies.COMMITMENT_AUTHORITIES, {"designated_roles": ["alice"]}),
+    (PROPOSAL, "acceptance.criterion", policies.PROPOSAL_ACCEPTANCE_CRITERIA, {}),
+    (QUORUM, "threshold.type", policies.QUORUM_THRESHOLD_TYPES, {}),
+    (QUORUM, "abstention.interpretation", policies.ABSTENTION_INTERPRETATIONS, {}),
+]
+
+
+@pytest.mark.parametrize(("mode", "path", "words", "beside"), WORDS, ids=[path for _, path, _, _ in WORDS])
+def test_a_rule_of_a_few_words_takes_those_that_are_listed(
+    connect: Connect, mode: str, path: str, words: tuple[str, ...], beside: Given
+) -> None:
+    """And no other, nor one of them in capitals."""
+    client = connect("chair")
+    group, *inner = path.split(".")
+
+    def taken(word: str) -> bool:
+        value: object = word
+        for key in reversed(inner):
+            value = {key: value}
+        assert isinstance(value, dict)
+        return register(client, descriptor(mode, {group: {**beside, **value}}, fresh(client))) is None
+
+    assert [taken(word) for word in words] == [True] * len(words)
+    assert not any(taken(word) for word in ("", words[0].upper(), "other"))
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from random import Random
+from typing import TypeVar
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from macp.v1 import core_pb2
@@ -15,7 +17,7 @@ from macp_rx import Runtime
 from macp_rx.errors import GRPC_STATUS
 from tests.differential.generator import MODES, generate
 from tests.differential.hostile import scrambled
-from tests.differential.steps import METHODS, Call, Close, Frame, Metadata, Open, Step, response_class
+from tests.differential.steps import METHODS, Call, Close, Frame, Metadata, Open, Step, request_class, response_class
 
 AGENT: Metadata = (("authorization", "Bearer agent"),)
 PATIENCE = 10
@@ -35,6 +37,7 @@ NO_REQUEST = [
 """No protobuf message of any kind: a cut varint, a cut string, field 0, wire type 7, a length beyond 64 bits, an open group."""
 
 Failure = grpc.RpcError | None
+M = TypeVar("M", bound=Message)
 
 
 class Port:
@@ -129,6 +132,33 @@ def test_any_bytes_are_answered(port: Port, method: str) -> None:
         check(port.ask(method, request))
 
     any_bytes()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_request_that_is_nearly_right_is_answered(port: Port, method: str) -> None:
+    """Of every RPC, the watches among them: with a value in each of its fields, and then scrambled."""
+    right = _filled(request_class(method)()).SerializeToString()
+
+    @settings(max_examples=15)
+    @given(st.randoms(use_true_random=False))
+    def nearly_right(random: Random) -> None:
+        check(port.ask(method, scrambled(random, right)))
+
+    nearly_right()
+
+
+def _filled(message: M) -> M:
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            continue
+        if field.is_repeated:
+            value.append("x") if field.message_type is None else _filled(value.add())
+        elif field.message_type is not None:
+            _filled(value).SetInParent()
+        else:
+            setattr(message, field.name, b"x" if isinstance(value, bytes) else type(value)("1"))
+    return message
 
 
 @settings(max_examples=40)

@@ -25,7 +25,7 @@ from macp_rx.clock import VirtualClock
 from macp_rx.protocol.messages import TASK
 from macp_rx.protocol.policy import build_decision_policy
 from macp_rx.runtime import Settings, static_tokens
-from macp_rx.runtime.identity import CROWD, Rates
+from macp_rx.runtime.identity import CROWD, WINDOW_MS, Rates
 from tests.conftest import RUNTIMES, RealServer, runtime_binary
 
 TOKENS = [
@@ -203,12 +203,23 @@ def test_starts_and_messages_are_limited_apart_and_the_window_slides(virtual_tim
         assert refused.value.code == "RATE_LIMITED"
 
 
-def test_a_limit_of_nothing_refuses_everybody_however_many_they_are() -> None:
-    rates = Rates(starts=0, messages=0)
-    for number in range(CROWD + 2):
-        with pytest.raises(MacpRefusedError) as refused:
-            rates.take(f"agent-{number}", starts=True, now=number)
-        assert refused.value.code == "RATE_LIMITED"
+def test_a_limit_of_nothing_refuses_everybody() -> None:
+    with pytest.raises(MacpRefusedError) as refused:
+        Rates().counting("agent", 0, 1)
+    assert refused.value.code == "RATE_LIMITED"
+
+
+def test_of_a_crowd_those_who_are_silent_are_forgotten() -> None:
+    rates = Rates()
+    for number in range(CROWD + 1):
+        rates = rates.counting(f"agent-{number}", 1, number)
+    with pytest.raises(MacpRefusedError):
+        rates.counting("agent-1", 1, WINDOW_MS)
+    rates = rates.counting("agent-0", 1, WINDOW_MS)
+    with pytest.raises(MacpRefusedError):
+        rates.counting(f"agent-{CROWD}", 1, WINDOW_MS)
+    later = 3 * WINDOW_MS
+    assert rates.counting("another", 1, later) == Rates().counting("another", 1, later)
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from macp.v1 import core_pb2, core_pb2_grpc
 
 from macp_rx import (
     AuthConfig,
@@ -24,12 +35,15 @@ from macp_rx import (
     Runtime,
 )
 from macp_rx.protocol.policy import build_decision_policy
+from macp_rx.protocol.receipt import Verdict, trusted_keys_from_jwks, verify_receipt
 from macp_rx.runtime import Server, Settings, Tls
-from tests.conftest import Recorder
-from tests.runtime.certificates import Authority
+from macp_rx.runtime.service import LAST_WORDS
+from tests.conftest import Recorder, dial
+from tests.runtime.certificates import Authority, Certified
 from tests.test_cli import COMMAND, serving
 
 CHAIR = AuthConfig.for_dev_agent("chair")
+POLICY = {"policy_id": "policy.file", "mode": "*", "description": "", "rules": {}, "schema_version": 3}
 
 
 @pytest.fixture
@@ -47,6 +61,16 @@ def start(client: MacpClient, **more: str) -> DecisionSession:
     session = DecisionSession(client, **more)
     session.start(intent="serve", participants=["chair"], ttl_ms=60_000)
     return session
+
+
+def certified(folder: Path, ours: Certified, client_ca: bytes = b"") -> list[str]:
+    """Settings of `macp-rx serve` for TLS with a certificate, written to a folder; with a CA, for mutual TLS."""
+    settings: list[str] = []
+    for option, content in (("--tls-cert", ours.certificate), ("--tls-key", ours.key), ("--client-ca", client_ca)):
+        if content:
+            (folder / f"{option}.pem").write_bytes(content)
+            settings += [option, str(folder / f"{option}.pem")]
+    return settings
 
 
 class TestTls:
@@ -156,11 +180,8 @@ def test_a_session_that_ends_is_forgotten_where_that_is_asked_for() -> None:
 
 class TestCommand:
     def test_tls_tokens_and_a_store_that_survives_a_restart(self, authority: Authority, tmp_path: Path) -> None:
-        ours = authority.certify("runtime")
-        (tmp_path / "cert.pem").write_bytes(ours.certificate)
-        (tmp_path / "key.pem").write_bytes(ours.key)
         (tmp_path / "tokens.json").write_text(json.dumps([{"token": "secret", "sender": "chair"}]))
-        settings = ["--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem")]
+        settings = certified(tmp_path, authority.certify("runtime"))
         settings += ["--tokens", str(tmp_path / "tokens.json"), "--store", str(tmp_path / "sessions.sqlite")]
         auth = AuthConfig.for_bearer("secret")
         with serving(*settings) as (process, target):
@@ -180,8 +201,7 @@ class TestCommand:
     def test_the_settings_of_the_real_server_by_their_own_variables(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        policy = {"policy_id": "policy.file", "mode": "*", "description": "", "rules": {}, "schema_version": 3}
-        (tmp_path / "one.json").write_text(json.dumps(policy))
+        (tmp_path / "one.json").write_text(json.dumps(POLICY))
         for name, value in {
             "MACP_AUTH_TOKENS_JSON": '[{"token": "secret", "sender": "chair", "can_manage_mode_registry": true}]',
             "MACP_MAX_PAYLOAD_BYTES": "1000",
@@ -212,6 +232,59 @@ class TestCommand:
             receipt = json.loads(client.get_decision_receipt(session.session_id).receipt_json)
             assert receipt["issuer"] == "runtime:here"
 
+    def test_mutual_tls(self, authority: Authority, tmp_path: Path) -> None:
+        ours, theirs = authority.certify("runtime"), authority.certify("client")
+        with serving(*certified(tmp_path, ours, authority.pem)) as (_process, target):
+            trusting = {"target": target, "auth": CHAIR, "root_certificates": authority.pem}
+            with MacpClient(**trusting, private_key=theirs.key, certificate_chain=theirs.certificate) as client:
+                assert start(client).metadata().initiator == "chair"
+            with MacpClient(**trusting) as client, pytest.raises(MacpTransportError) as failed:
+                client.initialize()
+            assert failed.value.status == "UNAVAILABLE"
+
+    def test_receipts_are_signed_and_histories_are_forgotten(self, tmp_path: Path) -> None:
+        private = Ed25519PrivateKey.generate()
+        (tmp_path / "key.pem").write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        settings = ["--receipt-key", str(tmp_path / "key.pem"), "--receipt-kid", "k1", "--compact"]
+        with serving(*settings) as (_process, target), dial(target) as client:
+            session = start(client)
+            session.propose("p1", "one")
+            session.commit(action="decision.selected", authority_scope="test", reason="enough")
+            receipt = client.get_decision_receipt(session.session_id).receipt_json
+            verified = verify_receipt(receipt, trusted_keys_from_jwks(client.get_receipt_keys().jwks_json))
+            assert verified.verdict == Verdict.ATTESTED
+            with pytest.raises(MacpTransportError) as failed:
+                list(client.history(session.session_id))
+            assert failed.value.code == "HISTORY_UNAVAILABLE"
+
+    def test_a_session_that_has_ended_is_kept_for_as_long_as_asked(self) -> None:
+        with serving("--retention", "0") as (_process, target), dial(target) as client:
+            ended, goes_on = start(client), start(client)
+            ended.cancel()
+            with pytest.raises(MacpTransportError) as failed:
+                ended.metadata()
+            assert failed.value.code == "SESSION_NOT_FOUND"
+            assert goes_on.metadata().initiator == "chair"
+
+    @pytest.mark.parametrize(("drain", "seconds"), [("0", LAST_WORDS), ("3", 3)])
+    def test_a_call_under_way_gets_time_at_the_end(self, drain: str, seconds: float) -> None:
+        """A client that does not read is waited for, and not for ever."""
+        with serving("--drain", drain) as (process, target), dial(target) as client:
+            session = start(client)
+            for number in range(20):
+                session.propose(f"p{number}", "x" * 1_000_000)
+            subscribe = core_pb2.StreamSessionRequest(subscribe_session_id=session.session_id)
+            with grpc.insecure_channel(target) as channel:
+                stream = core_pb2_grpc.MACPRuntimeServiceStub(channel).StreamSession
+                call = stream(iter([subscribe]), metadata=[("authorization", "Bearer chair")])
+                next(call)
+                began = time.monotonic()
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(20) == 0
+                took = time.monotonic() - began
+                call.cancel()
+        assert seconds - 0.5 < took < seconds + 2
+
     @pytest.mark.parametrize(
         ("arguments", "says"),
         [
@@ -219,23 +292,75 @@ class TestCommand:
             (["--tls-cert", "nowhere.pem"], "--tls-cert and --tls-key go together"),
             (["--client-ca", "nowhere.pem"], "--client-ca needs --tls-cert and --tls-key"),
             (["--tokens", "nowhere.json"], "nowhere.json"),
-            (["--bind", "127.0.0.1"], "cannot listen on '127.0.0.1': it must be host:port"),
+            (["--bind", "50051"], "cannot listen on '50051': it must be host:port"),
             (["--retired-keys", __file__], "no JSON"),
             (["--policies-dry-run"], "--policies-dry-run needs --policies-dir"),
+            (["--policies-dir", "nowhere"], "No such file or directory: 'nowhere'"),
         ],
     )
     def test_bad_settings_are_one_line(self, arguments: list[str], says: str) -> None:
-        shown = self.refused(*arguments)
+        assert says in self.refused(*arguments)
+
+    def test_tokens_that_this_runtime_cannot_check_are_told_instead_of_ignored(self) -> None:
+        shown = self.refused(MACP_AUTH_ISSUER="https://issuer.example", MACP_AUTH_JWKS_JSON='{"keys": []}')
+        assert "MACP_AUTH_ISSUER is set, but this runtime reads no JWT; use --tokens" in shown
+
+    @pytest.mark.parametrize(
+        ("settings", "says"),
+        [
+            (("junk", "key", "ca"), "junk.pem holds no certificate"),
+            (("cert", "junk", "ca"), "junk.pem is not the key of"),
+            (("cert", "other", "ca"), "other.pem is not the key of"),
+            (("cert", "locked", "ca"), "locked.pem is not the key of"),
+            (("cert", "key", "junk"), "junk.pem holds no certificate"),
+            (("cert", "key", "empty"), "empty.pem holds no certificate"),
+        ],
+    )
+    def test_a_certificate_that_is_wrong_is_named(
+        self, authority: Authority, tmp_path: Path, settings: tuple[str, str, str], says: str
+    ) -> None:
+        ours, others = authority.certify("runtime"), authority.certify("other")
+        key = load_pem_private_key(ours.key, None)
+        locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+        files = {"cert": ours.certificate, "key": ours.key, "ca": authority.pem, "other": others.key, "locked": locked}
+        for name, content in {**files, "junk": b"junk", "empty": b""}.items():
+            (tmp_path / f"{name}.pem").write_bytes(content)
+        certificate, key_file, client_ca = (str(tmp_path / f"{name}.pem") for name in settings)
+        shown = self.refused("--tls-cert", certificate, "--tls-key", key_file, "--client-ca", client_ca)
         assert says in shown
 
-    def test_a_policy_file_that_is_wrong_is_named(self, tmp_path: Path) -> None:
-        (tmp_path / "wrong.json").write_text('{"policy_id": "policy.x"}')
-        shown = self.refused("--policies-dir", str(tmp_path), "--policies-dry-run")
-        assert "wrong.json: it lacks mode, description, rules, schema_version" in shown
+    @pytest.mark.parametrize(
+        ("policies", "says"),
+        [
+            ([{"policy_id": "policy.x"}], "0.json: it lacks mode, description, rules, schema_version"),
+            (
+                [POLICY, {**POLICY, "policy_id": "policy.default"}],
+                "1.json: INVALID_POLICY_DEFINITION: policy 'policy.default': 'policy.default' is",
+            ),
+            (
+                [POLICY, {**POLICY, "policy_id": "x", "rules": {"odd": 1}}],
+                "1.json: INVALID_POLICY_DEFINITION: policy 'x': ",
+            ),
+            ([POLICY, POLICY], "1.json: INVALID_POLICY_DEFINITION: policy 'policy.file' is defined twice"),
+        ],
+    )
+    def test_a_policy_file_that_is_wrong_is_named(
+        self, tmp_path: Path, policies: list[dict[str, object]], says: str
+    ) -> None:
+        for number, policy in enumerate(policies):
+            (tmp_path / f"{number}.json").write_text(json.dumps(policy))
+        assert says in self.refused("--policies-dir", str(tmp_path), "--policies-dry-run")
 
     @staticmethod
-    def refused(*arguments: str) -> str:
-        shown = subprocess.run([COMMAND, "serve", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    def refused(*arguments: str, **environment: str) -> str:
+        shown = subprocess.run(
+            [COMMAND, "serve", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+            env={**os.environ, **environment},
+        )
         assert shown.returncode == 1
         assert "Traceback" not in shown.stderr
         assert len(shown.stderr.splitlines()) == 1

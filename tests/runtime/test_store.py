@@ -231,6 +231,26 @@ def test_a_restart_with_other_settings_holds_what_they_say(path: Path) -> None:
         assert talk.kinds() == ["SessionStart", "Proposal", "Commitment"]
 
 
+def test_policies_that_come_from_files_are_those_of_the_files(path: Path) -> None:
+    """Where no policy can be registered, none that once was comes back; a session keeps the one that it is bound to."""
+    with running(path) as client:
+        policy = register(client, build_handoff_policy, acceptance=AcceptanceRules(implicit_accept_timeout_ms=1000))
+        bound = Conversation(client, HANDOFF, policy=policy)
+        assert client.register_policy(build_decision_policy("policy.gone")).ok
+        assert client.register_policy(build_decision_policy("policy.given")).ok
+        assert client.unregister_policy("policy.given").ok
+    given = [build_decision_policy(policy, description="from a file"), build_decision_policy("policy.given")]
+    with running(path, policies=given, settings=Settings(policies_read_only=True)) as client:
+        assert client.get_policy(policy).policy_descriptor.description == "from a file"
+        assert answer(client.get_policy, "policy.given") == OK
+        assert answer(client.get_policy, "policy.gone") == "NOT_FOUND UNKNOWN_POLICY_VERSION"
+        bound.client = client
+        assert bound.say("chair", handoff.offer("h1", "alice")) == OK
+        assert isinstance(client.clock, VirtualClock)
+        client.clock.advance_by(2)
+        assert bound.kinds()[-1] == "HandoffAccept"
+
+
 # Files that are no store.
 
 

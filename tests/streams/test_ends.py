@@ -14,7 +14,7 @@ from macp_rx import MacpClient, MacpTransportError, Runtime
 from macp_rx.clock import VirtualClock
 from macp_rx.protocol.messages import DECISION
 from macp_rx.runtime import Settings
-from macp_rx.streams.ends import ASK_EVERY, FEW, STALE
+from macp_rx.streams.ends import ASK_EVERY, AT_ONCE, FEW, STALE
 from macp_rx.streams.status import Connection
 from tests.conftest import Connect, Recorder
 from tests.runtime.conversation import Conversation
@@ -166,6 +166,17 @@ class TestMany:
         assert [heard.completed for _, heard in made] == [True] * 20 + [False] * 30
         assert (len(far.made("WatchSessions")), len(far.made("WatchRoots"))) == (1, 1)
         assert asked <= 50 + FEW  # each when it was met, and those that were few for a moment
+
+    def test_so_many_at_once_are_asked_about_and_the_others_after_them(
+        self, following: Following, far: Wire, virtual_time: VirtualClock
+    ) -> None:
+        far.next("GetSession", *[Fault(delay=0.1)] * (2 * AT_ONCE + 5))
+        following(2 * AT_ONCE + 5)
+        asked: list[int] = []
+        for _ in range(3):
+            asked.append(len(far.made("GetSession")))
+            virtual_time.advance_by(0.1)
+        assert asked == [AT_ONCE, 2 * AT_ONCE, 2 * AT_ONCE + 5]
 
     def test_where_few_are_left_each_is_asked_about_again(
         self, following: Following, far: Wire, virtual_time: VirtualClock

@@ -191,16 +191,43 @@ class TestReconnecting:
         virtual_time.advance_by(RECONNECT.give_up_after)
         assert heard.error is None
 
-    def test_where_nobody_has_ever_answered_the_first_error_is_told(
+    def test_where_nobody_has_ever_answered_it_gives_up_sooner_and_says_why(
         self, events: SessionStream, wire: Wire, virtual_time: VirtualClock
     ) -> None:
         """More likely a wrong address than an outage."""
         wire.reached = False
         wire.down = CUT
         heard, _ = follow(events)
-        virtual_time.advance_by(10)
-        assert heard.error is CUT
-        assert len(wire.made("StreamSession")) == 1
+        virtual_time.advance_by(RECONNECT.first_contact - 0.001)
+        assert heard.error is None
+        virtual_time.advance_by(0.001)
+        assert isinstance(heard.error, MacpTransportError)
+        assert heard.error.message == "no connection within 10 s: the connection was reset"
+        assert wire.open_streams == 0
+
+    def test_where_somebody_else_was_answered_meanwhile_it_is_as_patient_as_ever(
+        self, events: SessionStream, talk: Conversation, wire: Wire, virtual_time: VirtualClock
+    ) -> None:
+        wire.reached = False
+        wire.down = CUT
+        heard, _ = follow(events)
+        virtual_time.advance_by(5)
+        wire.reached = True
+        virtual_time.advance_by(200)
+        wire.up()
+        virtual_time.advance_by(0)
+        exact(heard, talk)
+
+    def test_how_long_it_waits_for_the_first_answer_can_be_told(
+        self, talk: Conversation, wire: Wire, virtual_time: VirtualClock
+    ) -> None:
+        wire.reached = False
+        wire.down = CUT
+        heard, _ = follow(wire.client().session_events(talk.session_id, retry=RetryPolicy(first_contact=60)))
+        virtual_time.advance_by(59)
+        wire.up()
+        virtual_time.advance_by(0)
+        exact(heard, talk)
 
     def test_what_the_stream_itself_has_reached_is_known_to_answer(
         self, events: SessionStream, talk: Conversation, wire: Wire, virtual_time: VirtualClock

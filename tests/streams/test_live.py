@@ -11,8 +11,9 @@ from macp.v1.envelope_pb2 import SessionState
 from macp_rx import DecisionSession, MacpTransportError
 from macp_rx.clock import VirtualClock
 from macp_rx.protocol.policy import build_decision_policy
+from macp_rx.streams.retry import RECONNECT
 from tests.conftest import Connect, Recorder
-from tests.streams.wire import Wire
+from tests.streams.wire import CUT, Wire
 
 
 def last(recorder: Recorder) -> Mapping[str, object]:
@@ -95,6 +96,22 @@ def test_a_close_is_silence_while_it_waits_to_watch_again_too(
     virtual_time.advance_by(60)
     assert len(recorder.items) == 1
     assert recorder.error is None
+
+
+def test_where_nobody_has_ever_answered_it_waits_a_while(wire: Wire, virtual_time: VirtualClock) -> None:
+    wire.reached = False
+    wire.down = CUT
+    client = wire.client()
+    early, late = Recorder(), Recorder()
+    client.live_policies().subscribe(early)
+    virtual_time.advance_by(RECONNECT.first_contact)
+    assert early.error is CUT
+    client.live_policies().subscribe(late)
+    virtual_time.advance_by(RECONNECT.first_contact / 2)
+    wire.up()
+    virtual_time.advance_by(1)
+    assert late.error is None
+    assert "policy.default" in last(late)
 
 
 def test_who_may_not_ask_is_told_once(connect: Connect) -> None:

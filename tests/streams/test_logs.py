@@ -82,6 +82,16 @@ def test_a_lost_connection_and_its_return(start: Start, caplog: pytest.LogCaptur
     ]
 
 
+def test_where_nobody_has_ever_answered_the_first_failure_warns(
+    wire: Wire, virtual_time: GuardedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The address may be wrong, and whoever waits should see it before the send is given up."""
+    wire.reached = False
+    wire.next("Send", Fault(error=CUT), Fault(error=CUT))
+    assert wire.client().send_signal(signal_type="ping").ok
+    assert [level for level, _ in said(caplog)] == ["WARNING", "INFO"]
+
+
 def test_a_gap(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     session = start(compact_ended=True)
     assert len(list(fall_behind(session, "continue"))) == HIGH_WATER

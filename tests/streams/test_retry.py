@@ -156,10 +156,13 @@ class TestRetried:
         {"first": 2.0, "cap": 1.0},
         {"give_up_after": -1.0},
         {"give_up_after": float("nan")},
+        {"first_contact": -1.0},
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(MacpSessionError, match="0 < first <= cap and give_up_after >= 0 must hold, in seconds"):
+    with pytest.raises(
+        MacpSessionError, match="0 < first <= cap, give_up_after >= 0 and first_contact >= 0 must hold, in seconds"
+    ):
         RetryPolicy(**wrong)
 
 

@@ -152,15 +152,15 @@ class TestTryingAgain:
             proposing(wire.client("chair", retry=None), talk, "p1").run()
         assert len(wire.made("Send")) == 1
 
-    def test_where_nobody_has_ever_answered_there_is_one_try(
-        self, client: MacpClient, talk: Conversation, wire: Wire
+    def test_where_nobody_has_ever_answered_it_gives_up_sooner(
+        self, client: MacpClient, talk: Conversation, wire: Wire, virtual_time: VirtualClock
     ) -> None:
         """More likely a wrong address than an outage."""
         wire.reached = False
-        wire.next("Send", Fault(error=CUT))
+        wire.next("Send", *[Fault(error=CUT)] * 100)
         with pytest.raises(MacpTransportError, match="reset"):
             proposing(client, talk, "p1").run()
-        assert len(wire.made("Send")) == 1
+        assert virtual_time.seconds == pytest.approx(SEND_RETRY.first_contact, abs=1e-3)
 
     def test_a_signal_is_tried_again_too(self, client: MacpClient, wire: Wire) -> None:
         wire.next("Send", Fault(error=CUT))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from macp_rx import MacpClient
 from macp_rx.clock import VirtualClock
 from macp_rx.protocol.messages import DECISION
 from macp_rx.streams.session import SessionStream
 from macp_rx.streams.status import Connection, Status
 from tests.conftest import Recorder
 from tests.runtime.conversation import Conversation
-from tests.streams.exact import follow, say
+from tests.streams.exact import exact, follow, say
 from tests.streams.wire import CUT, LAGGED, Fault, Wire
 
 
@@ -35,6 +36,56 @@ class TestStatus:
             (pytest.approx(1.15), Status(Connection.RECONNECTING, 2)),
             (pytest.approx(1.15), Status(Connection.CONNECTED, 2)),
             (pytest.approx(1.15), Status(Connection.CAUGHT_UP, 3)),
+        ]
+
+    @pytest.mark.parametrize("end", ["commit", "cancel"])
+    def test_the_call_that_checks_the_sessions_end_is_not_told_of(self, client: MacpClient, end: str) -> None:
+        talk = Conversation(client, DECISION)
+        events = client.session_events(talk.session_id)
+        told: list[Status] = []
+        events.status.subscribe(told.append)
+        heard, _ = follow(events)
+        heard.wait_for(1)
+        say(talk)
+        heard.wait_for(2)
+        if end == "commit":
+            talk.commit()
+        else:
+            client.cancel_session(talk.session_id)
+        heard.wait_for_end()
+        exact(heard, talk)
+        assert [status.connection for status in told] == [Connection.CONNECTED, Connection.CAUGHT_UP]
+
+    def test_where_it_ended_long_ago_it_says_once_that_it_has_caught_up(
+        self, events: SessionStream, talk: Conversation, wire: Wire, virtual_time: VirtualClock
+    ) -> None:
+        wire.in_process = False
+        say(talk)
+        talk.commit()
+        told: list[Status] = []
+        events.status.subscribe(told.append)
+        heard, _ = follow(events)
+        virtual_time.advance_by(1)
+        assert heard.completed
+        assert len(wire.made("StreamSession")) == 2
+        assert told == [Status(Connection.CONNECTED, 0), Status(Connection.CAUGHT_UP, 3)]
+
+    def test_what_breaks_while_the_end_is_checked_is_told(
+        self, events: SessionStream, heard: Recorder, talk: Conversation, wire: Wire, virtual_time: VirtualClock
+    ) -> None:
+        wire.in_process = False
+        say(talk)
+        told: list[Status] = []
+        events.status.subscribe(told.append)
+        wire.next("StreamSession", Fault(error=CUT))
+        talk.commit()
+        virtual_time.advance_by(1)
+        assert heard.completed
+        assert told == [
+            Status(Connection.LOST, 3, CUT),
+            Status(Connection.RECONNECTING, 3),
+            Status(Connection.CONNECTED, 3),
+            Status(Connection.CAUGHT_UP, 3),
         ]
 
     def test_a_clean_end_has_no_error(

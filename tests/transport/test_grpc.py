@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,6 +17,7 @@ from macp_rx import (
     AuthConfig,
     DecisionSession,
     MacpClient,
+    MacpClosedError,
     MacpSessionError,
     MacpTimeoutError,
     MacpTransportError,
@@ -198,6 +200,31 @@ def test_any_stream_of_any_stub_is_an_observable(real_server: RealServer, no_thr
             asyncio.run_coroutine_threadsafe(channel.close(), lease.clock.loop).result(5)
         channels.clear()
         lease.release()
+
+
+class Endless:
+    """A call that answers once and never ends."""
+
+    def __init__(self) -> None:
+        self.cancelled = threading.Event()
+
+    async def __aiter__(self) -> AsyncIterator[int]:
+        yield 1
+        await asyncio.get_running_loop().create_future()
+
+    def cancel(self) -> bool:
+        self.cancelled.set()
+        return True
+
+
+def test_a_stream_of_grpc_ends_with_its_loop_and_whoever_waits_is_told(no_thread_left: None) -> None:
+    call = Endless()
+    with dial("127.0.0.1:1") as client:
+        numbers = iter(rpc_stream(lambda: call, scheduler=client.clock))
+        assert next(numbers) == 1
+    with pytest.raises(MacpClosedError):
+        next(numbers)
+    assert call.cancelled.is_set()
 
 
 def test_a_stream_of_grpc_needs_a_loop() -> None:

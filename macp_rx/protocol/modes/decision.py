@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
+from sys import intern
 from typing import Any, Final
 
 from google.protobuf.message import Message as Protobuf
 from immutables import Map
 from macp.modes.decision.v1.decision_pb2 import EvaluationPayload, ObjectionPayload, ProposalPayload, VotePayload
-from macp.v1.core_pb2 import CommitmentPayload
 from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.errors import Denial, MacpSessionError
@@ -19,6 +19,7 @@ from macp_rx.protocol.commitment import commit, decode_commitment
 from macp_rx.protocol.link import Link
 from macp_rx.protocol.messages import DECISION, Message
 from macp_rx.protocol.modes import rules
+from macp_rx.protocol.modes.projection import Projection
 from macp_rx.protocol.policy import Policy, permit
 from macp_rx.protocol.refusals import decoded, forbidden, invalid
 from macp_rx.protocol.validation import (
@@ -31,8 +32,16 @@ from macp_rx.protocol.validation import (
 
 __all__ = [
     "MODE",
+    "Evaluation",
+    "EvaluationPayload",
+    "Objection",
+    "ObjectionPayload",
     "Phase",
+    "Proposal",
+    "ProposalPayload",
     "State",
+    "Vote",
+    "VotePayload",
     "as_json",
     "authorize",
     "commit",
@@ -59,7 +68,17 @@ MESSAGE_TYPES: Final = ("Proposal", "Evaluation", "Objection", "Vote")
 def propose(
     proposal_id: str, option: str, *, rationale: str = "", supporting_data: bytes = b""
 ) -> Message[ProposalPayload]:
-    """Puts an option up for decision, under an id that is new in the session."""
+    """Puts an option up for decision, under an id that is new in the session.
+
+    Args:
+        proposal_id: its id, unique in the session.
+        option: what is proposed.
+        rationale: why.
+        supporting_data: anything.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
     payload = ProposalPayload(
         proposal_id=proposal_id, option=option, rationale=rationale, supporting_data=supporting_data
     )
@@ -70,7 +89,17 @@ def propose(
 def evaluate(
     proposal_id: str, recommendation: str, *, confidence: float, reason: str = ""
 ) -> Message[EvaluationPayload]:
-    """Evaluates a proposal: APPROVE, REVIEW, BLOCK or REJECT, with a confidence in [0, 1]."""
+    """Evaluates a proposal: APPROVE, REVIEW, BLOCK or REJECT, with a confidence in [0, 1].
+
+    Args:
+        proposal_id: which proposal.
+        recommendation: APPROVE, REVIEW, BLOCK or REJECT.
+        confidence: in [0, 1].
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
     payload = EvaluationPayload(
         proposal_id=proposal_id, recommendation=recommendation, confidence=confidence, reason=reason
     )
@@ -79,14 +108,32 @@ def evaluate(
 
 
 def raise_objection(proposal_id: str, *, reason: str, severity: str = "medium") -> Message[ObjectionPayload]:
-    """Objects to a proposal: low, medium, high or critical."""
+    """Objects to a proposal: low, medium, high or critical.
+
+    Args:
+        proposal_id: which proposal.
+        reason: why.
+        severity: low, medium, high or critical; a policy may make critical ones a veto.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
     payload = ObjectionPayload(proposal_id=proposal_id, reason=reason, severity=severity)
     check_objection(payload)
     return Message(MODE, payload)
 
 
 def vote(proposal_id: str, vote: str, *, reason: str = "") -> Message[VotePayload]:
-    """Votes on a proposal: APPROVE, REJECT or ABSTAIN."""
+    """Votes on a proposal: APPROVE, REJECT or ABSTAIN.
+
+    Args:
+        proposal_id: which proposal.
+        vote: APPROVE, REJECT or ABSTAIN.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
     payload = VotePayload(proposal_id=proposal_id, vote=vote, reason=reason)
     check_vote(payload)
     return Message(MODE, payload)
@@ -120,7 +167,7 @@ def check_vote(payload: VotePayload) -> None:
 # State.
 
 
-class Phase(Enum):
+class Phase(StrEnum):
     """How far a decision has come. Proposals are open until the first vote; the commitment is the end."""
 
     PROPOSAL = "Proposal"
@@ -129,43 +176,78 @@ class Phase(Enum):
     COMMITTED = "Committed"
 
 
+# Records of our own and not the payloads: a decoded payload takes about 440 bytes that Python does not count (measured), and
+# each participant says several.
+
+
 @dataclass(frozen=True, slots=True)
-class State:
-    """What was accepted in a decision. A value: a step makes a new one, which shares all that did not change.
+class Proposal:
+    """One option that is up for decision."""
+
+    proposal_id: str
+    option: str
+    rationale: str
+    supporting_data: bytes
+    sender: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What one participant thinks of a proposal."""
+
+    proposal_id: str
+    recommendation: str
+    confidence: float
+    reason: str
+    sender: str
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """What one participant has against a proposal."""
+
+    proposal_id: str
+    reason: str
+    severity: str
+    sender: str
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """One participant's vote on a proposal."""
+
+    proposal_id: str
+    vote: str
+    reason: str
+    sender: str
+
+
+@dataclass(frozen=True, slots=True)
+class State(Projection):
+    """What was accepted in a decision.
 
     Attributes:
-        proposals: proposal id -> who proposed what.
-        evaluations: (sender, evaluation), as a list that shares structure.
-        objections: (sender, objection), likewise.
+        proposals: proposal id -> proposal.
+        evaluations: every evaluation, as a list that shares structure.
+        objections: every objection, likewise.
         votes: proposal id -> sender -> vote; the first vote of a sender on a proposal stands.
-        commitment: what was committed to.
     """
 
-    proposals: Map[str, tuple[str, ProposalPayload]] = field(default_factory=Map[str, tuple[str, ProposalPayload]])
-    evaluations: Link[tuple[str, EvaluationPayload]] | None = None
-    objections: Link[tuple[str, ObjectionPayload]] | None = None
-    votes: Map[str, Map[str, VotePayload]] = field(default_factory=Map[str, Map[str, VotePayload]])
-    commitment: CommitmentPayload | None = None
+    proposals: Map[str, Proposal] = field(default_factory=Map[str, Proposal])
+    evaluations: Link[Evaluation] | None = None
+    objections: Link[Objection] | None = None
+    votes: Map[str, Map[str, Vote]] = field(default_factory=Map[str, Map[str, Vote]])
 
     @property
     def phase(self) -> Phase:
         """How far it has come."""
-        if self.commitment is not None:
+        if self.is_committed:
             return Phase.COMMITTED
         if self.votes:
             return Phase.VOTING
         return Phase.EVALUATION if self.proposals else Phase.PROPOSAL
 
     @property
-    def is_committed(self) -> bool:
-        """Whether it has been committed to."""
-        return self.commitment is not None
-
-    @property
-    def is_positive_outcome(self) -> bool:
-        """Whether it has been committed to with a positive sign."""
-        return self.commitment is not None and self.commitment.outcome_positive
-
     def vote_totals(self) -> dict[str, int]:
         """Proposal id -> how many approve it, for every proposal."""
         return {proposal_id: self._count(proposal_id, "APPROVE") for proposal_id in sorted(self.proposals)}
@@ -175,9 +257,10 @@ class State:
         approve, reject = self._count(proposal_id, "APPROVE"), self._count(proposal_id, "REJECT")
         return approve / (approve + reject) if approve + reject else 0.0
 
+    @property
     def majority_winner(self) -> str | None:
         """The proposal that more than half of its decisive votes approve, and most approve; None if there is no single one."""
-        carried = {one: total for one, total in self.vote_totals().items() if self.vote_ratio(one) > 0.5}
+        carried = {one: total for one, total in self.vote_totals.items() if self.vote_ratio(one) > 0.5}
         best = max(carried.values(), default=0)
         winners = [one for one, total in carried.items() if total == best]
         return winners[0] if len(winners) == 1 else None
@@ -185,16 +268,18 @@ class State:
     def has_blocking_objection(self, proposal_id: str | None = None) -> bool:
         """Whether somebody objects critically: to this proposal, or to any. Only a policy makes that a veto."""
         return any(
-            said.severity == "critical" and proposal_id in (None, said.proposal_id) for _, said in self.objections or ()
+            said.severity == "critical" and proposal_id in (None, said.proposal_id) for said in self.objections or ()
         )
 
-    def review_evaluations(self) -> tuple[EvaluationPayload, ...]:
+    @property
+    def review_evaluations(self) -> tuple[Evaluation, ...]:
         """The evaluations that recommend REVIEW, which no policy counts."""
-        return tuple(said for _, said in self.evaluations or () if said.recommendation == "REVIEW")
+        return tuple(said for said in self.evaluations or () if said.recommendation == "REVIEW")
 
-    def qualifying_evaluations(self) -> tuple[EvaluationPayload, ...]:
+    @property
+    def qualifying_evaluations(self) -> tuple[Evaluation, ...]:
         """The evaluations that a policy counts."""
-        return tuple(said for _, said in self.evaluations or () if said.recommendation != "REVIEW")
+        return tuple(said for said in self.evaluations or () if said.recommendation != "REVIEW")
 
     def _count(self, proposal_id: str, vote: str) -> int:
         cast = self.votes.get(proposal_id)
@@ -209,9 +294,9 @@ def as_json(state: State) -> dict[str, object]:
                 "proposal_id": proposal_id,
                 "option": proposed.option,
                 "rationale": proposed.rationale,
-                "sender": sender,
+                "sender": proposed.sender,
             }
-            for proposal_id, (sender, proposed) in sorted(state.proposals.items())
+            for proposal_id, proposed in sorted(state.proposals.items())
         },
         "evaluations": [
             {
@@ -219,13 +304,13 @@ def as_json(state: State) -> dict[str, object]:
                 "recommendation": said.recommendation,
                 "confidence": said.confidence,
                 "reason": said.reason,
-                "sender": sender,
+                "sender": said.sender,
             }
-            for sender, said in state.evaluations or ()
+            for said in state.evaluations or ()
         ],
         "objections": [
-            {"proposal_id": said.proposal_id, "reason": said.reason, "severity": said.severity, "sender": sender}
-            for sender, said in state.objections or ()
+            {"proposal_id": said.proposal_id, "reason": said.reason, "severity": said.severity, "sender": said.sender}
+            for said in state.objections or ()
         ],
         "votes": {
             proposal_id: {
@@ -278,7 +363,7 @@ def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> Sta
         check(payload)
     except MacpSessionError as error:
         raise invalid(str(error)) from None
-    return apply(state, envelope.sender, payload)
+    return apply(state, intern(envelope.sender), payload)
 
 
 def _propose(state: State, sender: str, proposal: ProposalPayload) -> State:
@@ -286,32 +371,44 @@ def _propose(state: State, sender: str, proposal: ProposalPayload) -> State:
         raise invalid("voting has begun; no proposal can follow")
     if proposal.proposal_id in state.proposals:
         raise invalid(f"proposal {proposal.proposal_id!r} exists already")
-    return replace(state, proposals=state.proposals.set(proposal.proposal_id, (sender, proposal)))
+    proposed = Proposal(
+        intern(proposal.proposal_id), proposal.option, proposal.rationale, proposal.supporting_data, sender
+    )
+    return replace(state, proposals=state.proposals.set(proposed.proposal_id, proposed))
 
 
 def _evaluate(state: State, sender: str, evaluation: EvaluationPayload) -> State:
     _check_open(state, evaluation.proposal_id)
-    return replace(state, evaluations=Link((sender, evaluation), state.evaluations))
+    said = Evaluation(
+        intern(evaluation.proposal_id),
+        intern(evaluation.recommendation),
+        evaluation.confidence,
+        evaluation.reason,
+        sender,
+    )
+    return replace(state, evaluations=Link(said, state.evaluations))
 
 
 def _object(state: State, sender: str, objection: ObjectionPayload) -> State:
     _check_open(state, objection.proposal_id)
-    return replace(state, objections=Link((sender, objection), state.objections))
+    said = Objection(intern(objection.proposal_id), objection.reason, intern(objection.severity), sender)
+    return replace(state, objections=Link(said, state.objections))
 
 
 def _vote(state: State, sender: str, vote: VotePayload) -> State:
     if state.phase not in (Phase.EVALUATION, Phase.VOTING):
         raise invalid("there is nothing to vote on")
     _check_known(state, vote.proposal_id)
-    votes = state.votes.get(vote.proposal_id) or Map[str, VotePayload]()
+    votes = state.votes.get(vote.proposal_id) or Map[str, Vote]()
     if sender in votes:
         raise invalid(f"{sender!r} has voted on {vote.proposal_id!r} already")
-    return replace(state, votes=state.votes.set(vote.proposal_id, votes.set(sender, vote)))
+    said = Vote(intern(vote.proposal_id), intern(vote.vote), vote.reason, sender)
+    return replace(state, votes=state.votes.set(said.proposal_id, votes.set(sender, said)))
 
 
 def _check_open(state: State, proposal_id: str) -> None:
     if state.phase is not Phase.EVALUATION:
-        raise invalid(f"evaluations and objections are not taken in phase {state.phase.value}")
+        raise invalid(f"evaluations and objections are not taken in phase {state.phase}")
     _check_known(state, proposal_id)
 
 
@@ -341,7 +438,7 @@ def denials(policy: Policy, state: State, participants: Sequence[str], *, positi
         positive: the commitment's sign.
     """
     objections = policy.rules.objection_handling
-    critical = [sender for sender, objection in state.objections or () if objection.severity == "critical"]
+    critical = [said.sender for said in state.objections or () if said.severity == "critical"]
     vetoed = objections.critical_severity_vetoes and len(critical) >= objections.veto_threshold
     # a decline that the objections themselves authorise needs neither evaluations nor votes
     if vetoed and not positive and objections.critical_objection_action == "finalize_decline":
@@ -365,7 +462,7 @@ def _lacking_evaluations(policy: Policy, state: State) -> Iterator[Denial]:
     rules = policy.rules.evaluation
     if not rules.required_before_voting:
         return
-    confidences = [said.confidence for _, said in state.evaluations or () if said.recommendation != "REVIEW"]
+    confidences = [said.confidence for said in state.qualifying_evaluations]
     least = rules.minimum_confidence
     if least > 0 and not any(confidence >= least for confidence in confidences):
         yield Denial("confidence_below_minimum", f"no evaluation has a confidence of {least:g} or more")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Final
 
 from immutables import Map
@@ -16,22 +17,29 @@ from macp.modes.handoff.v1.handoff_pb2 import (
 from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.protocol.binding import Binding, Instant
-from macp_rx.protocol.commitment import decode_commitment
+from macp_rx.protocol.commitment import commit, decode_commitment
 from macp_rx.protocol.link import Link
 from macp_rx.protocol.messages import HANDOFF, MACP_VERSION, Message
 from macp_rx.protocol.modes import rules
+from macp_rx.protocol.modes.projection import Projection
 from macp_rx.protocol.refusals import decoded, forbidden, invalid
 from macp_rx.protocol.validation import validate_required_field
 
 __all__ = [
     "RESERVED",
+    "HandoffAcceptPayload",
+    "HandoffContextPayload",
+    "HandoffDeclinePayload",
+    "HandoffOfferPayload",
     "Offer",
+    "Phase",
     "State",
     "accept_handoff",
     "add_context",
     "as_json",
     "authorize",
     "check_client",
+    "commit",
     "decline",
     "implicit_accept",
     "implicit_accept_at",
@@ -57,7 +65,17 @@ RESERVED: Final = "implicit-accept:"
 def offer(
     handoff_id: str, target_participant: str, *, scope: str = "", reason: str = ""
 ) -> Message[HandoffOfferPayload]:
-    """Offers to hand something over to a participant."""
+    """Offers to hand something over to a participant.
+
+    Args:
+        handoff_id: its id, unique in the session.
+        target_participant: to whom.
+        scope: what is handed over.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
     validate_required_field("handoff_id", handoff_id)
     validate_required_field("target_participant", target_participant)
     payload = HandoffOfferPayload(
@@ -69,21 +87,62 @@ def offer(
 def add_context(
     handoff_id: str, *, content_type: str = "application/octet-stream", context: bytes = b""
 ) -> Message[HandoffContextPayload]:
-    """Adds what the other needs to know; also after it has answered."""
+    """Adds what the other needs to know; also after it has answered.
+
+    Args:
+        handoff_id: which offer.
+        content_type: the media type of ``context``.
+        context: what there is to know.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("handoff_id", handoff_id)
     return Message(MODE, HandoffContextPayload(handoff_id=handoff_id, content_type=content_type, context=context))
 
 
 def accept_handoff(handoff_id: str, *, accepted_by: str = "", reason: str = "") -> Message[HandoffAcceptPayload]:
-    """Accepts an offer made to the sender."""
+    """Accepts an offer made to the sender.
+
+    Args:
+        handoff_id: which offer.
+        accepted_by: who accepts; the sender, also if blank.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("handoff_id", handoff_id)
     return Message(MODE, HandoffAcceptPayload(handoff_id=handoff_id, accepted_by=accepted_by, reason=reason))
 
 
 def decline(handoff_id: str, *, declined_by: str = "", reason: str = "") -> Message[HandoffDeclinePayload]:
-    """Declines an offer made to the sender, for good."""
+    """Declines an offer made to the sender, for good.
+
+    Args:
+        handoff_id: which offer.
+        declined_by: who declines; the sender, also if blank.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("handoff_id", handoff_id)
     return Message(MODE, HandoffDeclinePayload(handoff_id=handoff_id, declined_by=declined_by, reason=reason))
 
 
 # State.
+
+
+class Phase(StrEnum):
+    """How the latest offer stands, until the commitment."""
+
+    PENDING = "Pending"
+    OFFER_PENDING = "OfferPending"
+    CONTEXT_SHARING = "ContextSharing"
+    ACCEPTED = "Accepted"
+    DECLINED = "Declined"
+    COMMITTED = "Committed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,55 +171,71 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class State(Projection):
     """What was accepted in a handoff session.
 
+    An offer is made only when all before it were declined. So whether one waits, or was accepted, the latest tells.
+
     Attributes:
-        offers: handoff id -> offer.
+        handoffs: handoff id -> offer.
         contexts: handoff id -> (sender, context), as a list that shares structure.
+        latest: the id of the offer made last.
+        declined: who has declined one.
     """
 
-    offers: Map[str, Offer] = field(default_factory=Map[str, Offer])
+    handoffs: Map[str, Offer] = field(default_factory=Map[str, Offer])
     contexts: Map[str, Link[tuple[str, HandoffContextPayload]]] = field(
         default_factory=Map[str, Link[tuple[str, HandoffContextPayload]]]
     )
+    latest: str = ""
+    declined: Map[str, None] = field(default_factory=Map[str, None])
 
+    @property
+    def phase(self) -> Phase:
+        """How far it has come."""
+        if self.is_committed:
+            return Phase.COMMITTED
+        latest = self.handoffs.get(self.latest)
+        if latest is None:
+            return Phase.PENDING
+        if latest.disposition != "Offered":
+            return Phase(latest.disposition)
+        return Phase.CONTEXT_SHARING if self.latest in self.contexts else Phase.OFFER_PENDING
+
+    @property
     def active_offer(self) -> Offer | None:
-        """The offer that waits for an answer."""
-        return next((one for one in self.offers.values() if one.disposition == "Offered"), None)
+        """The offer that waits for an answer; there is one at most."""
+        latest = self.handoffs.get(self.latest)
+        return latest if latest is not None and latest.disposition == "Offered" else None
 
-    def pending_handoffs(self) -> tuple[str, ...]:
-        """The ids of the offers that wait for an answer: one at most."""
-        return tuple(handoff_id for handoff_id, one in self.offers.items() if one.disposition == "Offered")
-
+    @property
     def has_accepted_offer(self) -> bool:
         """Whether some offer was accepted."""
-        return any(one.disposition == "Accepted" for one in self.offers.values())
+        return self.is_accepted(self.latest)
+
+    @property
+    def declined_targets(self) -> tuple[str, ...]:
+        """Who has declined, by name; they cannot be offered to again."""
+        return tuple(sorted(self.declined))
 
     def is_accepted(self, handoff_id: str) -> bool:
         """Whether this offer was accepted."""
-        one = self.offers.get(handoff_id)
+        one = self.handoffs.get(handoff_id)
         return one is not None and one.disposition == "Accepted"
 
     def is_implicitly_accepted(self, handoff_id: str) -> bool:
         """Whether this offer was accepted because nobody answered."""
-        one = self.offers.get(handoff_id)
+        one = self.handoffs.get(handoff_id)
         return one is not None and one.implicit
 
     def is_declined(self, handoff_id: str) -> bool:
         """Whether this offer was declined."""
-        one = self.offers.get(handoff_id)
+        one = self.handoffs.get(handoff_id)
         return one is not None and one.disposition == "Declined"
-
-    def declined_targets(self) -> frozenset[str]:
-        """Who has declined; they cannot be offered to again."""
-        return frozenset(
-            one.payload.target_participant for one in self.offers.values() if one.disposition == "Declined"
-        )
 
     def can_offer_to(self, target: str) -> bool:
         """Whether an offer to ``target`` is possible now."""
-        return self.active_offer() is None and not self.has_accepted_offer() and target not in self.declined_targets()
+        return self.active_offer is None and not self.has_accepted_offer and target not in self.declined
 
 
 def as_json(state: State) -> dict[str, object]:
@@ -180,7 +255,7 @@ def as_json(state: State) -> dict[str, object]:
                 "offered_at_ms": one.offered_at,
                 "suspended_ms_at_offer": one.suspended_ms,
             }
-            for handoff_id, one in sorted(state.offers.items())
+            for handoff_id, one in sorted(state.handoffs.items())
         },
         "contexts": {
             handoff_id: [
@@ -229,10 +304,10 @@ def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> Sta
             declined = decoded(envelope.payload, HandoffDeclinePayload)
             return _settle(state, envelope, declined.handoff_id, declined.declined_by, "Declined", declined.reason)
         case "Commitment":
-            decode_commitment(session, envelope.payload)
-            if all(one.disposition == "Offered" for one in state.offers.values()):
+            commitment = decode_commitment(session, envelope.payload)
+            if not state.declined and not state.has_accepted_offer:
                 raise invalid("no offer was accepted or declined")
-            return state
+            return replace(state, commitment=commitment)
         case other:
             raise invalid(f"handoff mode has no {other!r}")
 
@@ -242,14 +317,14 @@ def _offer(session: Binding, state: State, envelope: Envelope, at: Instant) -> S
     target = offered.target_participant
     if not offered.handoff_id or not target:
         raise invalid("handoff_id and target_participant must not be empty")
-    if offered.handoff_id in state.offers:
+    if offered.handoff_id in state.handoffs:
         raise invalid(f"handoff {offered.handoff_id!r} exists already")
     if target not in session.participants or target == envelope.sender:
         raise invalid(f"{target!r} is not another participant")
     if not state.can_offer_to(target):
         raise invalid(f"another offer is open or accepted, or {target!r} has declined before")
     made = Offer(offered, envelope.sender, at.now, at.suspended_ms)
-    return replace(state, offers=state.offers.set(offered.handoff_id, made))
+    return replace(state, handoffs=state.handoffs.set(offered.handoff_id, made), latest=offered.handoff_id)
 
 
 def _context(state: State, envelope: Envelope) -> State:
@@ -281,11 +356,12 @@ def _settle(
     settled = replace(
         one, disposition=disposition, settled_by=envelope.sender, outcome_reason=reason, implicit=implicit
     )
-    return replace(state, offers=state.offers.set(handoff_id, settled))
+    declined = state.declined.set(envelope.sender, None) if disposition == "Declined" else state.declined
+    return replace(state, handoffs=state.handoffs.set(handoff_id, settled), declined=declined)
 
 
 def _known(state: State, handoff_id: str) -> Offer:
-    one = state.offers.get(handoff_id)
+    one = state.handoffs.get(handoff_id)
     if one is None:
         raise invalid(f"there is no offer {handoff_id!r}")
     return one
@@ -316,7 +392,7 @@ def implicit_accept_at(session: Binding, state: State, pauses: Iterable[tuple[in
         pauses: (from, to) of each completed suspension, in order; they stretch the time to answer.
     """
     timeout = session.policy.rules.acceptance.implicit_accept_timeout_ms
-    waiting = state.active_offer()
+    waiting = state.active_offer
     if not timeout or waiting is None:
         return None
     at, left = waiting.offered_at, timeout
@@ -335,7 +411,7 @@ def implicit_accept(session: Binding, state: State, at: Instant, pauses: Iterabl
 
     Its time is the deadline, not when somebody looked, so that it is the same whoever finds it.
     """
-    waiting = state.active_offer()
+    waiting = state.active_offer
     deadline = implicit_accept_at(session, state, pauses)
     if waiting is None or deadline is None:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Final, cast
 
 from google.protobuf.message import DecodeError
@@ -11,16 +12,28 @@ from immutables import Map
 from macp.modes.multi_round.v1.multi_round_pb2 import ContributePayload
 from macp.v1.envelope_pb2 import Envelope
 
+from macp_rx.errors import MacpSessionError
 from macp_rx.protocol.binding import Binding, Instant
-from macp_rx.protocol.commitment import decode_commitment
+from macp_rx.protocol.commitment import commit, decode_commitment
 from macp_rx.protocol.messages import MULTI_ROUND, Message
+from macp_rx.protocol.modes.projection import Projection
 from macp_rx.protocol.modes.rules import initiator_commits, need_roster
 from macp_rx.protocol.refusals import invalid
 from macp_rx.protocol.strict_json import as_json_text, refuse_constant
-from macp_rx.protocol.validation import validate_required_field
 from macp_rx.protocol.wire import parse
 
-__all__ = ["State", "as_json", "authorize", "contribute", "initial", "resolution", "step"]
+__all__ = [
+    "ContributePayload",
+    "Phase",
+    "State",
+    "as_json",
+    "authorize",
+    "commit",
+    "contribute",
+    "initial",
+    "resolution",
+    "step",
+]
 
 MODE: Final = MULTI_ROUND
 TITLE: Final = "Multi-round"
@@ -31,13 +44,29 @@ MESSAGE_TYPES: Final = ("Contribute",)
 
 
 def contribute(value: str) -> Message[ContributePayload]:
-    """Says what one's value is now. An empty one has no bytes on the wire, which the protocol refuses."""
-    validate_required_field("value", value)
+    """Says what one's value is now. An empty one has no bytes on the wire, which the protocol refuses.
+
+    Args:
+        value: what one says now; not empty.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    if not value:
+        raise MacpSessionError("value must not be empty")
     return Message(MODE, ContributePayload(value=value))
 
 
+class Phase(StrEnum):
+    """How far the rounds have come."""
+
+    CONTRIBUTING = "Contributing"
+    CONVERGED = "Converged"
+    COMMITTED = "Committed"
+
+
 @dataclass(frozen=True, slots=True)
-class State:
+class State(Projection):
     """What was accepted in a multi-round session.
 
     Attributes:
@@ -51,6 +80,13 @@ class State:
     round: int = 0
     contributions: Map[str, str] = field(default_factory=Map[str, str])
     converged: bool = False
+
+    @property
+    def phase(self) -> Phase:
+        """How far it has come."""
+        if self.is_committed:
+            return Phase.COMMITTED
+        return Phase.CONVERGED if self.converged else Phase.CONTRIBUTING
 
 
 def as_json(state: State) -> dict[str, object]:
@@ -83,8 +119,7 @@ def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> Sta
         case "Commitment":
             if not state.converged:
                 raise invalid("the participants have not converged")
-            decode_commitment(session, envelope.payload)
-            return state
+            return replace(state, commitment=decode_commitment(session, envelope.payload))
         case other:
             raise invalid(f"multi-round mode has no {other!r}")
 

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from macp.v1.core_pb2 import ModeDescriptor
 from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.protocol.binding import Binding, Instant
 from macp_rx.protocol.commitment import decode_commitment
+from macp_rx.protocol.modes.projection import Projection
 from macp_rx.protocol.modes.rules import initiator_commits
 from macp_rx.protocol.refusals import invalid
 from macp_rx.protocol.strict_json import as_json_text
 
-__all__ = ["Passthrough", "State"]
+__all__ = ["Passthrough", "Phase", "State"]
+
+
+class Phase(StrEnum):
+    """All that a runtime can say of a mode that it knows nothing of."""
+
+    OPEN = "Open"
+    COMMITTED = "Committed"
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class State(Projection):
     """What was accepted in a session of a registered mode.
 
     Attributes:
-        last: the last payload, as received.
-        resolution: what a resolved session came to.
+        last: the last payload before the commitment, as received.
     """
 
     last: bytes = b""
-    resolution: bytes = b""
+
+    @property
+    def phase(self) -> Phase:
+        """How far it has come."""
+        return Phase.COMMITTED if self.is_committed else Phase.OPEN
 
 
 class Passthrough:
@@ -58,13 +70,13 @@ class Passthrough:
             raise invalid(f"mode {self.MODE!r} has no {envelope.message_type!r}")
         if envelope.message_type != "Commitment":
             return State(envelope.payload)
-        commitment = decode_commitment(session, envelope.payload)
-        what = {"action": commitment.action, "commitment_id": commitment.commitment_id}
-        return State(state.last, as_json_text(what).encode())
+        return replace(state, commitment=decode_commitment(session, envelope.payload))
 
     def resolution(self, state: State) -> bytes:
         """What a resolved session came to, as the reference runtime stores it."""
-        return state.resolution
+        assert state.commitment is not None
+        what = {"action": state.commitment.action, "commitment_id": state.commitment.commitment_id}
+        return as_json_text(what).encode()
 
     def as_json(self, state: State) -> dict[str, object]:
         """Nothing: the reference runtime keeps the last payload itself."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Final
 
 from immutables import Map
@@ -17,19 +18,29 @@ from macp.modes.proposal.v1.proposal_pb2 import (
 from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.protocol.binding import Binding, Instant
-from macp_rx.protocol.commitment import decode_commitment
+from macp_rx.protocol.commitment import commit, decode_commitment
 from macp_rx.protocol.link import Link
 from macp_rx.protocol.messages import PROPOSAL, Message
 from macp_rx.protocol.modes import rules
+from macp_rx.protocol.modes.projection import Projection
 from macp_rx.protocol.modes.rules import need_roster
 from macp_rx.protocol.refusals import decoded, forbidden, invalid
 from macp_rx.protocol.validation import is_blank, validate_required_field
 
 __all__ = [
+    "AcceptPayload",
+    "CounterProposalPayload",
+    "Phase",
+    "Proposal",
+    "ProposalPayload",
+    "RejectPayload",
+    "Rejection",
     "State",
+    "WithdrawPayload",
     "accept",
     "as_json",
     "authorize",
+    "commit",
     "counter_propose",
     "initial",
     "propose",
@@ -52,7 +63,18 @@ MESSAGE_TYPES: Final = ("Proposal", "CounterProposal", "Accept", "Reject", "With
 def propose(
     proposal_id: str, title: str, *, summary: str = "", details: bytes = b"", tags: Sequence[str] = ()
 ) -> Message[ProposalPayload]:
-    """Proposes something. That is no acceptance of it."""
+    """Proposes something. That is no acceptance of it.
+
+    Args:
+        proposal_id: its id, unique in the session.
+        title: what is proposed, in a line.
+        summary: what it comes to.
+        details: anything.
+        tags: labels.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
     validate_required_field("proposal_id", proposal_id)
     payload = ProposalPayload(proposal_id=proposal_id, title=title, summary=summary, details=details, tags=tags)
     return Message(MODE, payload)
@@ -61,7 +83,18 @@ def propose(
 def counter_propose(
     proposal_id: str, supersedes_proposal_id: str, title: str, *, summary: str = "", details: bytes = b""
 ) -> Message[CounterProposalPayload]:
-    """Proposes something else instead; the other proposal stays live."""
+    """Proposes something else instead; the other proposal stays live.
+
+    Args:
+        proposal_id: its id, unique in the session.
+        supersedes_proposal_id: instead of which proposal.
+        title: what is proposed, in a line.
+        summary: what it comes to.
+        details: anything.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
     validate_required_field("proposal_id", proposal_id)
     validate_required_field("supersedes_proposal_id", supersedes_proposal_id)
     payload = CounterProposalPayload(
@@ -75,21 +108,58 @@ def counter_propose(
 
 
 def accept(proposal_id: str, *, reason: str = "") -> Message[AcceptPayload]:
-    """Accepts a proposal, instead of whatever was accepted before."""
+    """Accepts a proposal, instead of whatever was accepted before.
+
+    Args:
+        proposal_id: which proposal.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("proposal_id", proposal_id)
     return Message(MODE, AcceptPayload(proposal_id=proposal_id, reason=reason))
 
 
 def reject(proposal_id: str, *, terminal: bool = False, reason: str = "") -> Message[RejectPayload]:
-    """Rejects a proposal; a terminal rejection ends the negotiation."""
+    """Rejects a proposal; a terminal rejection ends the negotiation.
+
+    Args:
+        proposal_id: which proposal.
+        terminal: for good.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("proposal_id", proposal_id)
     return Message(MODE, RejectPayload(proposal_id=proposal_id, terminal=terminal, reason=reason))
 
 
 def withdraw(proposal_id: str, *, reason: str = "") -> Message[WithdrawPayload]:
-    """Withdraws one's own proposal, and with it its acceptances and terminal rejections."""
+    """Withdraws one's own proposal, and with it its acceptances and terminal rejections.
+
+    Args:
+        proposal_id: which proposal; only its proposer may.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("proposal_id", proposal_id)
     return Message(MODE, WithdrawPayload(proposal_id=proposal_id, reason=reason))
 
 
 # State.
+
+
+class Phase(StrEnum):
+    """How a negotiation stands. It can go back, as acceptances and proposals do, until the commitment."""
+
+    NEGOTIATING = "Negotiating"
+    CONVERGED = "Converged"
+    TERMINAL_REJECTED = "TerminalRejected"
+    COMMITTED = "Committed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +195,7 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class State(Projection):
     """What was accepted in a proposal session.
 
     Attributes:
@@ -135,9 +205,9 @@ class State:
         proposals: proposal id -> proposal.
         accepts: sender -> the proposal it accepts now.
         rejections: every rejection, as a list that shares structure.
-        terminal_rejections: those that end the negotiation, unless their proposal is withdrawn.
+        rejected: the ids of the live proposals that somebody has rejected for good.
+        latest: the id of the proposal made last.
         counters: how many counter-proposals there were, withdrawn ones too.
-        committed: a commitment was accepted.
     """
 
     initiator: str
@@ -146,23 +216,24 @@ class State:
     proposals: Map[str, Proposal] = field(default_factory=Map[str, Proposal])
     accepts: Map[str, str] = field(default_factory=Map[str, str])
     rejections: Link[Rejection] | None = None
-    terminal_rejections: tuple[Rejection, ...] = ()
+    rejected: Map[str, None] = field(default_factory=Map[str, None])
+    latest: str = ""
     counters: int = 0
-    committed: bool = False
 
     @property
-    def phase(self) -> str:
-        """``Negotiating``, ``Converged``, ``TerminalRejected`` or ``Committed``; it can go back, as acceptances do."""
-        if self.committed:
-            return "Committed"
-        if self.terminal_rejections:
-            return "TerminalRejected"
-        return "Converged" if self.accepted_proposal() is not None else "Negotiating"
+    def phase(self) -> Phase:
+        """How the negotiation stands."""
+        if self.is_committed:
+            return Phase.COMMITTED
+        if self.rejected:
+            return Phase.TERMINAL_REJECTED
+        return Phase.CONVERGED if self.accepted_proposal is not None else Phase.NEGOTIATING
 
+    @property
     def accepted_proposal(self) -> str | None:
         """The live proposal that those accept now who must; the first by id, where a lone proposer needs nobody's consent."""
         # only what somebody accepts can be accepted, except what nobody but its proposer could
-        candidates = sorted(set(self.accepts.values())) if len(self.participants) > 1 else self.live_proposals()
+        candidates = sorted(set(self.accepts.values())) if len(self.participants) > 1 else self.live_proposals
         return next((one for one in candidates if self.proposals[one].live and self._is_accepted(one)), None)
 
     def _is_accepted(self, proposal_id: str) -> bool:
@@ -176,22 +247,39 @@ class State:
                 needed = self.participants
         return all(self.accepts.get(name) == proposal_id for name in needed)
 
-    def live_proposals(self) -> tuple[str, ...]:
-        """The ids of the proposals that were not withdrawn."""
-        return tuple(sorted(proposal_id for proposal_id, one in self.proposals.items() if one.live))
+    @property
+    def live_proposals(self) -> dict[str, Proposal]:
+        """The proposals that were not withdrawn, by id."""
+        return {proposal_id: one for proposal_id, one in sorted(self.proposals.items()) if one.live}
+
+    @property
+    def active_proposals(self) -> tuple[Proposal, ...]:
+        """The proposals that were neither withdrawn nor rejected for good, in the order of their ids."""
+        return tuple(one for proposal_id, one in self.live_proposals.items() if proposal_id not in self.rejected)
+
+    @property
+    def latest_proposal(self) -> Proposal | None:
+        """The proposal or counter-proposal made last, withdrawn or not."""
+        return self.proposals.get(self.latest)
 
     def is_accepted(self, proposal_id: str) -> bool:
         """Whether those accept this proposal now who must."""
         one = self.proposals.get(proposal_id)
         return one is not None and one.live and self._is_accepted(proposal_id)
 
+    @property
     def has_terminal_rejection(self) -> bool:
         """Whether somebody's rejection ends the negotiation."""
-        return bool(self.terminal_rejections)
+        return bool(self.rejected)
+
+    @property
+    def terminal_rejections(self) -> tuple[Rejection, ...]:
+        """The rejections that end the negotiation, oldest first; those of withdrawn proposals do not."""
+        return tuple(said for said in self.rejections or () if said.terminal and said.proposal_id in self.rejected)
 
     def is_terminally_rejected(self, proposal_id: str) -> bool:
         """Whether a rejection of this proposal ends the negotiation."""
-        return any(said.proposal_id == proposal_id for said in self.terminal_rejections)
+        return proposal_id in self.rejected
 
 
 def as_json(state: State) -> dict[str, object]:
@@ -221,7 +309,7 @@ def as_json(state: State) -> dict[str, object]:
             {"proposal_id": said.proposal_id, "sender": said.sender, "reason": said.reason, "terminal": said.terminal}
             for said in state.rejections or ()
         ],
-        "phase": state.phase,
+        "phase": state.phase.value,
     }
 
 
@@ -255,10 +343,10 @@ def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> Sta
         case "Withdraw":
             return _withdraw(state, envelope.sender, decoded(envelope.payload, WithdrawPayload))
         case "Commitment":
-            decode_commitment(session, envelope.payload)
-            if state.phase not in ("Converged", "TerminalRejected"):
+            commitment = decode_commitment(session, envelope.payload)
+            if state.phase not in (Phase.CONVERGED, Phase.TERMINAL_REJECTED):
                 raise invalid("the participants neither agree, nor has one rejected for good")
-            return replace(state, committed=True)
+            return replace(state, commitment=commitment)
         case other:
             raise invalid(f"proposal mode has no {other!r}")
 
@@ -268,7 +356,8 @@ def _propose(state: State, sender: str, proposed: ProposalPayload | CounterPropo
         raise invalid("proposal_id is blank")
     if proposed.proposal_id in state.proposals:
         raise invalid(f"proposal {proposed.proposal_id!r} exists already")
-    return replace(state, proposals=state.proposals.set(proposed.proposal_id, Proposal(proposed, sender)))
+    proposals = state.proposals.set(proposed.proposal_id, Proposal(proposed, sender))
+    return replace(state, proposals=proposals, latest=proposed.proposal_id)
 
 
 def _counter(session: Binding, state: State, sender: str, proposed: CounterProposalPayload) -> State:
@@ -290,7 +379,7 @@ def _reject(session: Binding, state: State, sender: str, rejected: RejectPayload
     return replace(
         state,
         rejections=Link(said, state.rejections),
-        terminal_rejections=(*state.terminal_rejections, said) if ends else state.terminal_rejections,
+        rejected=state.rejected.set(rejected.proposal_id, None) if ends else state.rejected,
     )
 
 
@@ -307,7 +396,7 @@ def _withdraw(state: State, sender: str, withdrawn: WithdrawPayload) -> State:
         state,
         proposals=state.proposals.set(proposal_id, replace(one, live=False)),
         accepts=Map({who: accepted for who, accepted in state.accepts.items() if accepted != proposal_id}),
-        terminal_rejections=tuple(said for said in state.terminal_rejections if said.proposal_id != proposal_id),
+        rejected=state.rejected.delete(proposal_id) if proposal_id in state.rejected else state.rejected,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Final
 
 from immutables import Map
@@ -13,20 +14,28 @@ from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.errors import Denial, MacpSessionError
 from macp_rx.protocol.binding import Binding, Instant
-from macp_rx.protocol.commitment import decode_commitment
+from macp_rx.protocol.commitment import commit, decode_commitment
 from macp_rx.protocol.messages import QUORUM, Message
 from macp_rx.protocol.modes import rules
+from macp_rx.protocol.modes.projection import Projection
 from macp_rx.protocol.modes.rules import need_roster
 from macp_rx.protocol.policy import Policy, QuorumThreshold, permit
 from macp_rx.protocol.refusals import decoded, invalid
 from macp_rx.protocol.validation import validate_required_field
 
 __all__ = [
+    "AbstainPayload",
+    "ApprovalRequestPayload",
+    "ApprovePayload",
+    "Ballot",
+    "Phase",
+    "RejectPayload",
     "State",
     "abstain",
     "approve",
     "as_json",
     "authorize",
+    "commit",
     "denials",
     "effective_threshold",
     "initial",
@@ -49,7 +58,18 @@ MESSAGE_TYPES: Final = ("ApprovalRequest", "Approve", "Reject", "Abstain")
 def request_approval(
     request_id: str, action: str, *, required_approvals: int, summary: str = "", details: bytes = b""
 ) -> Message[ApprovalRequestPayload]:
-    """Asks for approval by so many participants."""
+    """Asks for approval by so many participants.
+
+    Args:
+        request_id: its id.
+        action: what is to be approved.
+        required_approvals: how many are enough, 1 to the number of participants; a policy may say otherwise.
+        summary: what it comes to.
+        details: anything.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
     validate_required_field("request_id", request_id)
     if required_approvals < 1:
         raise MacpSessionError(f"required_approvals is {required_approvals}; at least one is needed")
@@ -60,21 +80,56 @@ def request_approval(
 
 
 def approve(request_id: str, *, reason: str = "") -> Message[ApprovePayload]:
-    """Approves, once and for all."""
+    """Approves, once and for all.
+
+    Args:
+        request_id: which request.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("request_id", request_id)
     return Message(MODE, ApprovePayload(request_id=request_id, reason=reason))
 
 
 def reject(request_id: str, *, reason: str = "") -> Message[RejectPayload]:
-    """Rejects, once and for all."""
+    """Rejects, once and for all.
+
+    Args:
+        request_id: which request.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("request_id", request_id)
     return Message(MODE, RejectPayload(request_id=request_id, reason=reason))
 
 
 def abstain(request_id: str, *, reason: str = "") -> Message[AbstainPayload]:
-    """Abstains, which uses up the ballot."""
+    """Abstains, which uses up the ballot.
+
+    Args:
+        request_id: which request.
+        reason: why.
+
+    Raises:
+        MacpSessionError: what the protocol would refuse.
+    """
+    validate_required_field("request_id", request_id)
     return Message(MODE, AbstainPayload(request_id=request_id, reason=reason))
 
 
 # State.
+
+
+class Phase(StrEnum):
+    """How far a request for approval has come."""
+
+    PENDING = "Pending"
+    VOTING = "Voting"
+    COMMITTED = "Committed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +146,7 @@ class Ballot:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class State(Projection):
     """What was accepted in a quorum session.
 
     Attributes:
@@ -99,43 +154,64 @@ class State:
         request: what approval is asked for; one per session.
         requested_by: by whom.
         ballots: sender -> ballot; the first stands.
-        required: how many approvals are enough: what the policy says, else what was asked for.
+        threshold: how many approvals are enough: what the policy says, else what was asked for; 0 before the request.
     """
 
     participants: tuple[str, ...]
     request: ApprovalRequestPayload | None = None
     requested_by: str = ""
     ballots: Map[str, Ballot] = field(default_factory=Map[str, Ballot])
-    required: int = 0
+    threshold: int = 0
 
     @property
-    def approvals(self) -> int:
-        """How many approve."""
-        return self.count("Approve")
+    def phase(self) -> Phase:
+        """How far it has come."""
+        if self.is_committed:
+            return Phase.COMMITTED
+        return Phase.PENDING if self.request is None else Phase.VOTING
 
+    @property
+    def approval_count(self) -> int:
+        """How many approve."""
+        return self._count("Approve")
+
+    @property
+    def rejection_count(self) -> int:
+        """How many reject."""
+        return self._count("Reject")
+
+    @property
+    def abstention_count(self) -> int:
+        """How many abstain."""
+        return self._count("Abstain")
+
+    @property
     def has_quorum(self) -> bool:
         """Whether enough have approved."""
-        return self.request is not None and self.approvals >= self.required
+        return self.request is not None and self.approval_count >= self.threshold
 
+    @property
     def is_threshold_unreachable(self) -> bool:
         """Whether the ballots that are missing can no longer make it enough."""
         missing = len(self.participants) - len(self.ballots)
-        return self.request is not None and self.approvals + missing < self.required
+        return self.request is not None and self.approval_count + missing < self.threshold
 
+    @property
     def commitment_ready(self) -> bool:
-        """Whether a commitment is possible: enough have approved, or no longer can."""
-        return self.has_quorum() or self.is_threshold_unreachable()
+        """Whether a commitment is possible: enough have approved, or no longer can, and there is none yet."""
+        return not self.is_committed and (self.has_quorum or self.is_threshold_unreachable)
 
+    @property
     def remaining_votes_needed(self) -> int:
         """How many more approvals are needed."""
-        return max(0, self.required - self.approvals)
+        return max(0, self.threshold - self.approval_count)
 
-    def voted_senders(self) -> frozenset[str]:
-        """Who has cast a ballot."""
-        return frozenset(self.ballots)
+    @property
+    def voted_senders(self) -> tuple[str, ...]:
+        """Who has cast a ballot, by name."""
+        return tuple(sorted(self.ballots))
 
-    def count(self, choice: str) -> int:
-        """How many ballots say ``Approve``, ``Reject`` or ``Abstain``."""
+    def _count(self, choice: str) -> int:
         return sum(1 for ballot in self.ballots.values() if ballot.choice == choice)
 
 
@@ -192,10 +268,10 @@ def step(session: Binding, state: State, envelope: Envelope, at: Instant) -> Sta
             return _ballot(state, envelope, decoded(envelope.payload, AbstainPayload))
         case "Commitment":
             commitment = decode_commitment(session, envelope.payload)
-            if not state.commitment_ready():
+            if not state.commitment_ready:
                 raise invalid("enough have neither approved nor become unable to")
             permit(denials(session.policy, state, positive=commitment.outcome_positive))
-            return state
+            return replace(state, commitment=commitment)
         case other:
             raise invalid(f"quorum mode has no {other!r}")
 
@@ -208,10 +284,10 @@ def _request(session: Binding, state: State, envelope: Envelope) -> State:
         raise invalid("request_id is empty")
     if not 1 <= request.required_approvals <= len(session.participants):
         raise invalid(f"required_approvals {request.required_approvals} is not in 1 to {len(session.participants)}")
-    required = effective_threshold(
+    threshold = effective_threshold(
         session.policy.rules.threshold, len(session.participants), request.required_approvals
     )
-    return replace(state, request=request, requested_by=envelope.sender, required=required)
+    return replace(state, request=request, requested_by=envelope.sender, threshold=threshold)
 
 
 def _ballot(state: State, envelope: Envelope, ballot: ApprovePayload | RejectPayload | AbstainPayload) -> State:
@@ -242,5 +318,6 @@ def effective_threshold(threshold: QuorumThreshold, participants: int, required_
 
 def denials(policy: Policy, state: State, *, positive: bool) -> Iterator[Denial]:
     """Why a policy denies a commitment of this sign now (`protocol.md` 5.6); nothing if it permits it."""
-    if positive and policy.rules.threshold.value and state.approvals < state.required:
-        yield Denial("threshold_not_met", f"{state.approvals} have approved, and the policy demands {state.required}")
+    if positive and policy.rules.threshold.value and not state.has_quorum:
+        message = f"{state.approval_count} have approved, and the policy demands {state.threshold}"
+        yield Denial("threshold_not_met", message)
