@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import linecache
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final, cast
@@ -48,8 +48,8 @@ def explain(
         diagrams.explain([mo.of_type(VotePayload), mo.majority(electorate=3)], run.timeline)
 
     The pipeline runs, under virtual time, until nothing is left. Operators are named as they stand in the source: in the call of
-    ``explain``, in the one assignment of the name that is passed, or in the function's ``events.pipe(…)``. Where the source is not
-    there, or does not tell, by the function that they come from.
+    ``explain``, in the one assignment of the name that is passed, or in the function's ``events.pipe(…)``. Where there is no
+    source, or it does not tell, they are named by the function that they come from.
 
     Args:
         pipeline: operators, as they stand in ``pipe``; or a function from a stream to a stream, such as an agent.
@@ -80,20 +80,18 @@ def explain(
 
 def _source(events: Timeline | Iterable[Accepted] | Stream[Any]) -> tuple[Stream[Any], VirtualClock]:
     if isinstance(events, Stream):
-        clock = cast("Stream[Any]", events).clock
+        clock = events.clock
         if not isinstance(clock, VirtualClock):
             raise MacpSessionError(
                 f"a pipeline is explained under virtual time, and this stream is on a {type(clock).__name__}: "
                 "hand over what it has said, as in explain(pipeline, client.history(id).pipe(ops.to_list()).run())"
             )
-        return cast("Stream[Any]", events), clock
+        return events, clock
     told = _told(events) if isinstance(events, Timeline) else _spaced(events)
     clock = VirtualClock()
 
     def subscribe(observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-        return CompositeDisposable(
-            *(clock.run_later(time / 1_000_000, _saying(observer, what)) for time, what in told)
-        )
+        return CompositeDisposable(*(clock.run_later(time / 1_000_000, _saying(observer, what)) for time, what in told))
 
     return Stream(Observable(subscribe), clock), clock
 
@@ -166,7 +164,7 @@ class _Watch:
         if not isinstance(result, Observable):
             raise MacpSessionError(f"a pipeline gives an Observable, not {type(result).__name__}")
         if len(watched.pipes) == 1 and watched.pipes[0] is result:
-            self._finish(cast("Observable[Any]", result))
+            self._finish(result)
         else:
             self._lanes, self.boxes = [], {}
             self.run(source, [(_short(function), function)])
@@ -179,10 +177,12 @@ class _Watch:
                 raise MacpSessionError(f"{name} is no operator: of a stream it makes {type(made).__name__}")
             if type(made) is Observable and isinstance(result, Stream):
                 made = result.derived(made)
-            lane = self._lane(RESULT if number == len(stages) else _word(name))
+            lane = self._lane(RESULT if number == len(stages) else _word(name, operator))
             self.boxes[lane] = name
             # what has a connect must keep it: nobody sees into it
-            result = made if isinstance(made, ConnectableObservable) else self._tapped(cast("Observable[Any]", made), lane)
+            result = (
+                made if isinstance(made, ConnectableObservable) else self._tapped(cast("Observable[Any]", made), lane)
+            )
         return result
 
     def _lane(self, name: str) -> str:
@@ -236,7 +236,9 @@ class _Watch:
 class _Watched(Stream[Any]):
     """A stream of which one sees what it is piped through."""
 
-    def __init__(self, source: Stream[Any], chain: Callable[[Observable[Any], Sequence[tuple[str, Operator]]], Any]) -> None:
+    def __init__(
+        self, source: Stream[Any], chain: Callable[[Observable[Any], Sequence[tuple[str, Operator]]], Any]
+    ) -> None:
         super().__init__(source, source.clock)
         self._chain = chain
         self.pipes: list[object] = []
@@ -275,10 +277,10 @@ def _short(operator: Operator) -> str:
     return name.strip("_") or "operator"
 
 
-def _word(text: str) -> str:
-    """``mo.of_type(VotePayload)`` -> ``of_type``: what a lane is called."""
+def _word(text: str, operator: Operator) -> str:
+    """``mo.of_type(VotePayload)`` -> ``of_type``: what a lane is called, without blanks."""
     head = text.partition("(")[0].rpartition(".")[2]
-    return head if head.isidentifier() else "stage"
+    return head if head.isidentifier() else _short(operator)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,19 +327,46 @@ def _elements(call: _Call | None, operators: Sequence[Operator]) -> list[str]:
     given = [*call.node.args, *(keyword.value for keyword in call.node.keywords if keyword.arg == "pipeline")]
     match given[0] if given else None:
         case ast.Name(name):
-            assigned = [node for node in ast.walk(call.tree) if isinstance(node, ast.Assign)]
-            meanings = [
-                node.value
-                for node in assigned
-                if any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
-            ]
-            texts = _written(_inside(meanings[0]), operators) if len(meanings) == 1 else []
-            # the one assignment may be another function's: it must call what these operators come from
-            return texts if [_word(text) for text in texts] == [_word(_short(one)) for one in operators] else []
+            meaning = _assigned(name, call)
+            return _written(_inside(meaning), operators) if meaning else []
         case ast.expr() as pipeline:
             return _written(_inside(pipeline), operators)
         case _:
             return []
+
+
+def _assigned(name: str, call: _Call) -> ast.expr | None:
+    """What a name means where the call stands, if it is assigned once: in the function, in one around it, or in the file."""
+    around = [
+        node
+        for node in ast.walk(call.tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and call.node in ast.walk(node)
+    ]
+    for scope in [*reversed(around), call.tree]:
+        if isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef) and name in _parameters(scope):
+            return None
+        values = list(_assignments(scope, name))
+        if values:
+            return values[0] if len(values) == 1 else None
+    return None
+
+
+def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    return {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)}
+
+
+def _assignments(scope: ast.AST, name: str) -> Iterator[ast.expr]:
+    """What is assigned to a name in a scope, and not in the functions inside it."""
+    for node in ast.iter_child_nodes(scope):
+        match node:
+            case ast.Assign(targets, value) if any(isinstance(one, ast.Name) and one.id == name for one in targets):
+                yield value
+            case ast.AnnAssign(ast.Name(target), value=ast.expr() as value) if target == name:
+                yield value
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda() | ast.ClassDef():
+                pass
+            case _:
+                yield from _assignments(node, name)
 
 
 def _inside(pipeline: ast.expr) -> Sequence[ast.expr]:

@@ -29,6 +29,9 @@ PAD: Final = 16.0
 NAME: Final = 150.0
 """How wide the name of a lane may be."""
 
+APART: Final = RADIUS + 6
+"""A subscription begins so much before what comes at its instant, and ends so much behind it."""
+
 TOOLTIP: Final = 400
 """So many letters of a tooltip at the most."""
 
@@ -73,7 +76,7 @@ def svg(
     lanes = _lanes(labels, stops_in(layout), operators or {})
     text = title or f"{len(events)} events on {len(names)} lanes"
     needed = layout.rows[0].end + PAD if len(layout.rows) == 1 else width
-    boxes = max((width_of(lane.operator, 12) for lane in lanes), default=0) + 40 + PAD + name_width
+    boxes = max((width_of(lane.operator, 12, code=True) for lane in lanes), default=0) + 40 + PAD + name_width
     needed = min(width, max(needed, boxes, width_of(title, 14) + 2 * PAD, 320))
     if len(layout.rows) == 1:
         only = layout.rows[0]
@@ -85,7 +88,7 @@ def svg(
         top += 30
     for number, row in enumerate(layout.rows):
         top = _Rows(picture, timeline, layout, lanes, number, row, top).draw()
-    return picture.finished(top + PAD - 6, theme, plain_text(timeline))
+    return picture.finished(top + PAD - 10, theme, plain_text(timeline))
 
 
 def stops_in(layout: Layout) -> list[Mark]:
@@ -173,7 +176,7 @@ class _Rows:
         for lane in lanes:
             self._ys.append(y + lane.box + 16)
             y += lane.height
-        self._axis = y + 4
+        self._axis = y + (16 if row.cuts else 4)  # what is cut out is written above the axis
 
     def draw(self) -> float:
         """Draws it, and tells where the next one begins."""
@@ -185,7 +188,7 @@ class _Rows:
             for mark in stop.marks:
                 self._mark(mark, stop.x)
         self._times()
-        return self._axis + 34
+        return self._axis + 30
 
     def _grid(self) -> None:
         grid = add(self._root, "g", "grid")
@@ -193,44 +196,64 @@ class _Rows:
             add(grid, "line", x1=stop.x, y1=self._top, x2=stop.x, y2=self._axis)
 
     def _lane(self, number: int, lane: _Lane) -> None:
-        y, row = self._ys[number], self._row
+        y = self._ys[number]
         group = add(self._root, "g", id=f"lane-{number}-{self._number}")
         if lane.operator:
             self._box(group, lane.operator, y - 16 - lane.box)
         spans = [span for span in self._timeline.spans if span.lane == lane.name]
         for span in spans[:SPANS]:
             self._span(group, span, y)
+        begin, end = self._extent(number, spans)
         write(group, shorten(lane.name, 12, NAME), "lane", PAD, y + 4)
         if len(spans) > SPANS:
             write(group, f"{len(spans)} subscriptions", "small muted", PAD, y + 18)
-        end, arrow = self._end(number)
-        if end > row.begin:
-            add(group, "line", "line", x1=row.begin, y1=y, x2=end, y2=y)
-        if arrow:
+        if end > begin:
+            add(group, "line", "line", x1=begin, y1=y, x2=end, y2=y)
+        if end == self._row.end and self._number == len(self._layout.rows) - 1:
             add(group, "path", "line", d=f"M{end - 6:.1f} {y - 4:.1f} L{end:.1f} {y:.1f} L{end - 6:.1f} {y + 4:.1f}")
 
-    def _end(self, lane: int) -> tuple[float, bool]:
-        """Where the lane ends in this row, and whether it goes on."""
-        for stop in self._layout.stops:
-            if any(mark.lane == lane and mark.ends and _is_end(mark) for mark in stop.marks):
-                if stop.row == self._number:
-                    return stop.x, False
-                return (self._row.end, False) if stop.row > self._number else (self._row.begin, False)
-        return self._row.end, self._number == len(self._layout.rows) - 1
+    def _extent(self, lane: int, spans: Sequence[Span]) -> tuple[float, float]:
+        """From where to where the lane is drawn in this row: as long as somebody is subscribed, and until it ends."""
+        row, here = self._row, self._number
+        stops = [(stop, mark) for stop in self._layout.stops for mark in stop.marks if mark.lane == lane]
+        begin, end = (0, row.begin), (len(self._layout.rows) - 1, row.end)
+        if spans:
+            begin = min(self._began(span) for span in spans)
+            if all(span.disposed is not None for span in spans):
+                end = max(self._ended(span) for span in spans)
+        if stops:
+            first, (last, mark) = stops[0][0], stops[-1]
+            begin = min(begin, (first.row, first.x))
+            end = (last.row, last.x) if mark.ends and _is_end(mark) else max(end, (last.row, last.x))
+        left = row.begin if begin[0] < here else begin[1] if begin[0] == here else row.end
+        right = row.end if end[0] > here else end[1] if end[0] == here else row.begin
+        return left, right
+
+    def _began(self, span: Span) -> tuple[int, float]:
+        row, x = self._layout.place(span.subscribed)
+        return row, max(x - APART, self._layout.rows[row].begin)
+
+    def _ended(self, span: Span) -> tuple[int, float]:
+        last = len(self._layout.rows) - 1
+        if span.disposed is None:
+            return last, self._layout.rows[last].end
+        row, x = self._layout.place(span.disposed, end=True)
+        return row, min(x + APART, self._layout.rows[row].end)
 
     def _box(self, group: Element, operator: str, top: float) -> None:
         row = self._row
         width = row.end - row.begin
         add(group, "rect", "box", x=row.begin, y=top + 2, width=width, height=28, rx=5)
-        text = shorten(operator, 12, width - 20)
+        letters = int((width - 20) / width_of("m", 12, code=True))
+        text = operator if len(operator) <= letters else operator[: letters - 1] + "…"
         write(group, text, "code middle", row.begin + width / 2, top + 20.5)
         if text != operator:
             add(group, "title").text = operator
 
     def _span(self, group: Element, span: Span, y: float) -> None:
-        row, last = self._row, len(self._layout.rows) - 1
-        first_row, begin = self._layout.place(span.subscribed)
-        last_row, end = (last, row.end) if span.disposed is None else self._layout.place(span.disposed, end=True)
+        row = self._row
+        first_row, begin = self._began(span)
+        last_row, end = self._ended(span)
         if not first_row <= self._number <= last_row:
             return
         left = begin if first_row == self._number else row.begin
@@ -238,11 +261,11 @@ class _Rows:
         band = add(group, "g", "span")
         until = "the end" if span.disposed is None else duration(span.disposed)
         add(band, "title").text = f"subscribed from {duration(span.subscribed)} to {until}"
-        add(band, "rect", "band", x=left, y=y - 14, width=max(right - left, 2), height=28, rx=3)
+        add(band, "rect", "band", x=left, y=y - 13, width=max(right - left, 2), height=26, rx=3)
         if first_row == self._number:
-            add(band, "path", "tick", d=f"M{left + 4:.1f} {y - 14:.1f} H{left:.1f} V{y + 14:.1f} H{left + 4:.1f}")
+            add(band, "path", "tick", d=f"M{left + 4:.1f} {y - 13:.1f} H{left:.1f} V{y + 13:.1f} H{left + 4:.1f}")
         if last_row == self._number and span.disposed is not None:
-            add(band, "path", "tick", d=f"M{right - 4:.1f} {y - 14:.1f} H{right:.1f} V{y + 14:.1f} H{right - 4:.1f}")
+            add(band, "path", "tick", d=f"M{right - 4:.1f} {y - 13:.1f} H{right:.1f} V{y + 13:.1f} H{right - 4:.1f}")
 
     def _cuts(self) -> None:
         for x, silence in self._row.cuts:
@@ -259,7 +282,7 @@ class _Rows:
         number, event = mark.events[0]
         group = add(self._root, "g", "mark", id=f"event-{number}", data_events=str(mark.count))
         if mark.count > 1:
-            told = [f"{count} × {kind}" for kind, count in mark.kinds.most_common(8)]
+            told = [f"{count} × {kind}" for kind, count in mark.said.most_common(8)]
             until = duration(mark.events[-1][1].time)
             tip = f"{event.lane}, {duration(event.time)} to {until}: {mark.count} events\n" + "\n".join(told)
         else:
@@ -279,7 +302,7 @@ class _Rows:
         axis = add(self._root, "g", "axis")
         add(axis, "line", "tick", x1=row.begin, y1=y, x2=row.end, y2=y)
         taken = row.begin - 40.0
-        shown = ""
+        shown: int | None = None
         stops = list(row.stops)
         while stops:
             together = [stop for stop in stops if stop.time == stops[0].time]
@@ -289,11 +312,15 @@ class _Rows:
                 add(axis, "line", "instant", x1=first, y1=y, x2=last, y2=y)
             for stop in together:
                 add(axis, "line", "tick", x1=stop.x, y1=y - 3, x2=stop.x, y2=y + 3)
-            text = duration(together[0].time)
+            time = together[0].time
+            text = duration(time)
+            if shown is not None and text == duration(shown):
+                text = f"+{duration(time - shown)}"  # so close behind the last one that three digits do not tell
             half, middle = width_of(text, 10) / 2, (first + last) / 2
-            if middle - half >= taken + 4 and text != shown:
+            if middle - half >= taken + 4:
                 write(axis, text, "small muted middle", middle, y + 15)
-                taken, shown = middle + half, text
+                taken = middle + half
+                shown = shown if text.startswith("+") else time
 
 
 def _is_end(mark: Mark) -> bool:
@@ -307,7 +334,7 @@ def _tip(text: str) -> str:
 def _stack(group: Element, mark: Mark, x: float, y: float) -> None:
     width = mark.inside
     for away in (4, 2, 0):
-        classes = f"shape {mark.symbol.hue} {'hollow' if away else ''}".rstrip()
+        classes = "shape steel hollow" if away else "shape steel"
         add(group, "rect", classes, x=x - width / 2 + away, y=y - RADIUS - away, width=width, height=2 * RADIUS, rx=4)
     write(group, str(mark.count), "inside", x, y + 4)
 
@@ -323,9 +350,7 @@ def draw_symbol(group: Element, symbol: Symbol, x: float, y: float, width: float
         width: of a pill.
     """
     classes = " ".join(
-        filter(
-            None, ("shape", symbol.hue, "hollow" if symbol.hollow else "", "dashed" if symbol.dashed else "")
-        )
+        filter(None, ("shape", symbol.hue, "hollow" if symbol.hollow else "", "dashed" if symbol.dashed else ""))
     )
     moved = f"translate({x:.1f} {y:.1f})"
     r = RADIUS
@@ -350,7 +375,13 @@ def draw_symbol(group: Element, symbol: Symbol, x: float, y: float, width: float
         case "cross":
             add(group, "path", f"glyph {symbol.hue}", d="M-8 -8 L8 8 M8 -8 L-8 8", transform=moved)
         case "break":
-            add(group, "path", f"glyph {symbol.hue}", d="M-7 -10 L-1 -3 L-7 3 L-1 10 M1 -10 L7 -3 L1 3 L7 10", transform=moved)
+            add(
+                group,
+                "path",
+                f"glyph {symbol.hue}",
+                d="M-7 -10 L-1 -3 L-7 3 L-1 10 M1 -10 L7 -3 L1 3 L7 10",
+                transform=moved,
+            )
     if not symbol.glyph:
         return
     inside = f"glyph {symbol.hue}" if symbol.hollow else "glyph within"

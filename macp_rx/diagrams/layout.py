@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
@@ -33,10 +32,10 @@ STEP: Final = 30.0
 """Between two stops, at least."""
 
 USUAL: Final = 48.0
-"""Between two stops that are as far apart as usual; time is drawn to this scale, if the labels leave it."""
+"""Between two stops that are as far apart as three in four at the most: the scale of the axis, where labels leave it."""
 
 SILENCE: Final = 4.0
-"""What is so many times longer than usual is cut."""
+"""What is so many times longer than that is cut."""
 
 CUT: Final = 84.0
 """How wide a cut is drawn."""
@@ -48,9 +47,10 @@ class Mark:
 
     Attributes:
         lane: the number of its lane.
-        symbol: how it is drawn; of several, how most of them would be.
+        symbol: how it is drawn, if it is one.
         events: the number of each event, and the event.
-        kinds: what they say, and how often.
+        kinds: what they are, and how often.
+        said: what they say, and how often.
         ends: its lane ends with it.
     """
 
@@ -58,6 +58,7 @@ class Mark:
     symbol: Symbol
     events: list[tuple[int, Event]]
     kinds: Counter[str] = field(default_factory=Counter[str])
+    said: Counter[str] = field(default_factory=Counter[str])
     ends: bool = False
 
     @property
@@ -68,12 +69,16 @@ class Mark:
     @property
     def label(self) -> str:
         """What is written below it."""
-        return f"{self.count} events" if self.count > 1 else self.symbol.label
+        return self._most[0] if self.count > 1 else self.symbol.label
 
     @property
     def detail(self) -> str:
         """What is written below that."""
-        return self.symbol.detail if self.count == 1 else self.symbol.label or "values"
+        return f"{self._most[1]} of {self.count}" if self.count > 1 else self.symbol.detail
+
+    @property
+    def _most(self) -> tuple[str, int]:
+        return self.kinds.most_common(1)[0]
 
     @property
     def half(self) -> float:
@@ -180,7 +185,8 @@ def _counted(marks: Sequence[tuple[Event, Mark]], size: int, alone: bool) -> Ite
         left -= 1
         group = gathered.setdefault(mark.lane, Mark(mark.lane, mark.symbol, []))
         group.events.extend(mark.events)
-        group.kinds[said(mark.symbol)] += 1
+        group.kinds[mark.symbol.label or "value"] += 1
+        group.said[said(mark.symbol)] += 1
         group.ends = mark.ends
     if gathered:
         yield Stop(begin, until, _together(gathered))
@@ -254,8 +260,8 @@ def laid_out(stops: Sequence[Stop], left: float, right: float) -> Layout:
         left: where rows begin.
         right: where they end at the latest.
     """
-    gaps = [later.time - earlier.until for earlier, later in pairwise(stops) if later.time > earlier.until]
-    usual = statistics.median_low(gaps) if gaps else 1
+    gaps = sorted(later.time - earlier.time for earlier, later in pairwise(stops) if later.time > earlier.time)
+    usual = gaps[(len(gaps) - 1) * 3 // 4] if gaps else 1
     rows: list[Row] = []
     begun: list[Stop] = []
     cuts: list[tuple[float, int]] = []
@@ -264,13 +270,14 @@ def laid_out(stops: Sequence[Stop], left: float, right: float) -> Layout:
     for stop in stops:
         silence = stop.time - previous.until if previous else 0
         cut = silence > SILENCE * usual
-        gap = CUT if cut else max(STEP, USUAL * silence / usual)
-        at = previous.x + gap if begun and previous else left + 8
+        passed = stop.time - previous.time if previous else 0
+        gap = CUT if cut else max(STEP, USUAL * min(passed / usual, SILENCE))
+        at = previous.x + gap if begun and previous else left + RADIUS + 12
         x = max([at, *(edges.get(mark.lane, left) + BESIDE + mark.half for mark in stop.marks)])
         if begun and x + max(mark.half for mark in stop.marks) > right:
             rows.append(Row(left, right, tuple(begun), tuple(cuts)))
             begun, cuts, edges = [], [], {}
-            at = left + (CUT if cut else 8)
+            at = left + (CUT if cut else RADIUS + 12)
             x = max([at, *(left + BESIDE + mark.half for mark in stop.marks)])
         if cut:
             from_x = begun[-1].x if begun else left

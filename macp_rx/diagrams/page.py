@@ -82,5 +82,6 @@ table {{ border-collapse: collapse; width: 100%; }}
 th {{ text-align: left; font-weight: normal; }}
 td, th {{ padding: .3rem 1rem .3rem 0; vertical-align: top; overflow-wrap: anywhere; }}
 td:nth-child(-n+2) {{ white-space: nowrap; }}
+td:nth-child(3) {{ min-width: 11rem; }}
 {colours("light" if theme == "auto" else theme)}
 {dark}"""

@@ -67,7 +67,9 @@ class Svg:
             case ".png":
                 path.write_bytes(self.png(theme=self.theme))
             case suffix:
-                raise MacpSessionError(f"a picture is saved as .svg or .png, not as {suffix or 'a name without an end'}")
+                raise MacpSessionError(
+                    f"a picture is saved as .svg or .png, not as {suffix or 'a name without an end'}"
+                )
 
     def __str__(self) -> str:
         return self.text
@@ -132,7 +134,9 @@ def _number(value: float) -> str:
 
 
 # What XML cannot say, and what turns the direction of the text around it: a label is a label, whatever is in it.
-_TURNING: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff\ufffe\uffff")
+_TURNING: Final = frozenset(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff\ufffe\uffff"
+)
 
 
 def clean(text: str) -> str:
@@ -148,14 +152,15 @@ def _clean(letter: str) -> str:
     return letter
 
 
-def width_of(text: str, size: float) -> float:
+def width_of(text: str, size: float, *, code: bool = False) -> float:
     """About how wide a text is, rather more than less: the reader's font is not known here.
 
     Args:
         text: the text.
         size: the font's size.
+        code: it is written in letters of one width.
     """
-    return size * sum(map(_em, text))
+    return size * (0.62 * len(text) if code else sum(map(_em, text)))
 
 
 def _em(letter: str) -> float:
@@ -176,7 +181,9 @@ def shorten(text: str, size: float, room: float) -> str:
         size: the font's size.
         room: how wide it may be.
     """
-    head = clean(text[: int(room / (0.4 * size)) + 1])  # more letters do not fit, and a text of a megabyte is not measured
+    head = clean(
+        text[: int(room / (0.4 * size)) + 1]
+    )  # more letters do not fit, and a text of a megabyte is not measured
     fits = list(_fitting(head, size, room))
     if len(fits) == len(text):
         return head

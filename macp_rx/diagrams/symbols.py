@@ -111,6 +111,14 @@ def _json(value: object) -> str:
     return json.dumps(told, ensure_ascii=False)
 
 
+def _items(value: object) -> str:
+    """A collection as it would be written, if it is made of what JSON knows."""
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        return _json(value)
+
+
 def _text(value: object) -> str:
     """The value's own text, where its class gives it one: others have an address in it, or the order of a set."""
     return "" if type(value).__str__ is object.__str__ else str(value)
@@ -289,7 +297,7 @@ def _value(value: object) -> Symbol:
         case Protobuf():
             return _message(value.DESCRIPTOR.name.removesuffix("Payload"), value)
         case list() | tuple() | dict() | set() | frozenset():
-            return Symbol("pill", _hue(type(value).__name__), _json(value))  # pyright: ignore[reportUnknownArgumentType]
+            return Symbol("pill", _hue(type(value).__name__), _items(value))  # pyright: ignore[reportUnknownArgumentType]
         case _:
             name = type(value).__name__
             return Symbol("circle", _hue(name), name[:1], name, _text(value))

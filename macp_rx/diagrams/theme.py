@@ -15,7 +15,7 @@ Theme = Literal["auto", "light", "dark"]
 SANS: Final = "Helvetica,Arial,'Liberation Sans','DejaVu Sans',sans-serif"
 MONO: Final = "Menlo,Consolas,'DejaVu Sans Mono',monospace"
 
-# Text is read at 4.5:1 on its ground, shapes and lines that mean something at 3:1 (WCAG 2.2, 1.4.3 and 1.4.11); a test computes it.
+# Text needs 4.5:1 on its ground, shapes and lines that mean something 3:1 (WCAG 2.2, 1.4.3 and 1.4.11); a test computes it.
 PALETTES: Final[Mapping[str, Mapping[str, str]]] = {
     "light": {
         "paper": "#ffffff",
@@ -23,7 +23,7 @@ PALETTES: Final[Mapping[str, Mapping[str, str]]] = {
         "muted": "#5a6472",
         "line": "#7b8594",
         "grid": "#edf0f4",
-        "band": "#dce8f7",
+        "band": "#e9f0fa",
         "box": "#f4f6f9",
         "edge": "#8a94a3",
         "good": "#1b7a43",
@@ -40,7 +40,7 @@ PALETTES: Final[Mapping[str, Mapping[str, str]]] = {
         "muted": "#a0aab7",
         "line": "#78838f",
         "grid": "#20262e",
-        "band": "#1d3450",
+        "band": "#19283b",
         "box": "#1b2129",
         "edge": "#6f7a87",
         "good": "#4fbb79",
