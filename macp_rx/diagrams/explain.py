@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final, cast
 
-from reactivex import ConnectableObservable, Observable, abc
+from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable
 
 from macp_rx.clock import VirtualClock
@@ -160,29 +160,23 @@ class _Watch:
     def run_function(self, source: Stream[Any], function: Operator) -> None:
         """Runs a function of a stream: where all that it does is one ``pipe``, by operators, else as one of them."""
         watched = _Watched(source, self._chain)
-        result = function(watched)
-        if not isinstance(result, Observable):
-            raise MacpSessionError(f"a pipeline gives an Observable, not {type(result).__name__}")
+        result = _observable(function(watched), _short(function))
         if len(watched.pipes) == 1 and watched.pipes[0] is result:
             self._finish(result)
         else:
             self._lanes, self.boxes = [], {}
             self.run(source, [(_short(function), function)])
 
-    def _chain(self, source: Observable[Any], stages: Sequence[tuple[str, Operator]]) -> Any:
-        result: Any = self._tapped(source, self._lane(SOURCE))
+    def _chain(self, source: Stream[Any], stages: Sequence[tuple[str, Operator]]) -> Observable[Any]:
+        result = self._tapped(source, self._lane(SOURCE))
         for number, (name, operator) in enumerate(stages, start=1):
-            made = operator(result)
-            if not isinstance(made, Observable):
-                raise MacpSessionError(f"{name} is no operator: of a stream it makes {type(made).__name__}")
-            if type(made) is Observable and isinstance(result, Stream):
-                made = result.derived(made)
+            made = _observable(operator(result), name)
+            if type(made) is Observable:
+                made = source.derived(made)  # as `Stream.pipe` does: its clock is not lost
             lane = self._lane(RESULT if number == len(stages) else _word(name, operator))
             self.boxes[lane] = name
             # what has a connect must keep it: nobody sees into it
-            result = (
-                made if isinstance(made, ConnectableObservable) else self._tapped(cast("Observable[Any]", made), lane)
-            )
+            result = made if hasattr(made, "connect") else self._tapped(made, lane)
         return result
 
     def _lane(self, name: str) -> str:
@@ -233,11 +227,18 @@ class _Watch:
         return like(source, Observable(subscribe))
 
 
+def _observable(made: object, name: str) -> Observable[Any]:
+    if not isinstance(made, Observable):
+        raise MacpSessionError(f"{name} is no operator: of a stream it makes {type(made).__name__}")
+    observable: Observable[Any] = made  # pyright: ignore[reportUnknownVariableType]
+    return observable
+
+
 class _Watched(Stream[Any]):
     """A stream of which one sees what it is piped through."""
 
     def __init__(
-        self, source: Stream[Any], chain: Callable[[Observable[Any], Sequence[tuple[str, Operator]]], Any]
+        self, source: Stream[Any], chain: Callable[[Stream[Any], Sequence[tuple[str, Operator]]], Observable[Any]]
     ) -> None:
         super().__init__(source, source.clock)
         self._chain = chain

@@ -5,8 +5,9 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
@@ -48,7 +49,7 @@ class Svg:
             MacpSessionError: cairosvg is not there.
         """
         try:
-            import cairosvg
+            cairosvg: Any = import_module("cairosvg")
         except (ImportError, OSError) as error:  # OSError: it is there, and the cairo library is not
             raise MacpSessionError(f"a PNG needs cairosvg: pip install macp-rx[png] ({error})") from error
         fixed = self.themed("light" if theme == "auto" else theme)
