@@ -8,7 +8,7 @@ import linecache
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable
