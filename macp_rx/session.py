@@ -253,10 +253,12 @@ class SessionVerbs:
         """Lets an agent take part: it hears what is accepted, and what it says is sent, in order.
 
         A refused message is reported, and the agent goes on: for a function of the accepted history it was never said. An
-        exception of the agent, or a connection that is lost, ends this agent alone. It also ends with the session.
+        exception of the agent, or a connection that is lost, ends this agent alone. So does the session's end, once the agent has
+        heard of it, even if it had more to say.
 
         The id of what it says is a hash of session, agent, message type, payload and how often it said just that. So an agent
-        that is a function of the history may be started again: what it says anew, the runtime knows.
+        that is a function of the history may be started again: what it says anew, the runtime knows. A credential without a
+        sender names nobody: its agent is another one each time.
 
         Args:
             agent: a function from what was accepted to what to say. It hears the history first, then what is ``live``.

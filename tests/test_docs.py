@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import macp_rx.protocol.commitment
+import macp_rx.protocol.policy
+import macp_rx.protocol.receipt
+
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -70,3 +74,31 @@ def test_the_test_of_an_example_has_at_most_fifteen_lines() -> None:
         assert len([line for line in code[code.index("def test_") :].splitlines() if line.strip()]) <= 15
         tested |= {name for name in examples if f"import {name}" in code}
     assert tested == examples
+
+
+@pytest.mark.parametrize("code", [*blocks("index.md"), *blocks("agents.md"), *blocks("production.md")])
+def test_an_example_that_runs_by_itself(code: str, no_thread_left: None) -> None:
+    exec(compile(code, "docs", "exec"), {"__name__": "__docs__"})
+
+
+def test_the_names_of_the_migration_page_exist() -> None:
+    """Those of ours that stand in code, as far as they are names alone."""
+    rooms = [
+        macp_rx,
+        macp_rx.agents,
+        macp_rx.operators,
+        macp_rx.protocol.policy,
+        macp_rx.protocol.commitment,
+        macp_rx.protocol.receipt,
+        macp_rx.MacpClient,
+        macp_rx.DecisionSession,
+    ]
+    known = {name for room in rooms for name in dir(room)}
+    page = (DOCS / "migration.md").read_text()
+    ours = [cells[2] for line in page.splitlines() if len(cells := line.split("|")) > 3 and "`" in cells[2]]
+    named = {
+        name for cell in ours for name in re.findall(r"`(?:(?:client|session|agents|mo)\.)?([a-zA-Z_]+)[(`]", cell)
+    }
+    assert len(named) > 20
+    missing = named - known - {"default_timeout"}
+    assert not missing, missing

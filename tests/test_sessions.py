@@ -599,9 +599,6 @@ class TestLifecycle:
         assert session.cancel().ok
 
 
-NOTES = "ext.{}.v1"
-
-
 @pytest.fixture
 def notes(client: MacpClient) -> Iterator[str]:
     """A registered mode; its name is new, for the real server is everybody's."""

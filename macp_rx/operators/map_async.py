@@ -103,9 +103,7 @@ def map_async(
             ended = over = False
 
             def on_next(item: A) -> None:
-                if (
-                    over
-                ):  # by a failure of its own, of which a source that speaks while it is subscribed to has not heard
+                if over:  # it failed, and a source that speaks while it is subscribed to has not heard yet
                     return
                 if len(running) < concurrency:
                     begin(item)
