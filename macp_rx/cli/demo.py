@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -12,8 +13,10 @@ from rich.text import Text
 
 from macp_rx.cli.connection import connected
 from macp_rx.cli.ending import End
+from macp_rx.cli.marble import draw
 from macp_rx.cli.terminal import STYLES, console, plain, show
 from macp_rx.client import MacpClient
+from macp_rx.errors import MacpSessionError
 from macp_rx.protocol.messages import Accepted, Message
 from macp_rx.protocol.modes import decision, handoff, multi_round, proposal, quorum, task
 from macp_rx.protocol.start import SessionStart
@@ -62,6 +65,9 @@ def demo(
     mode: Annotated[DemoMode, typer.Argument(help="What kind of coordination.")] = DemoMode.DECISION,
     pace: Annotated[float, typer.Option(help="How long the agents think: 1 is natural, 0 not at all.", min=0)] = 1.0,
     slow: Annotated[bool, typer.Option("--slow", help=f"The same as --pace {SLOW:g}: to follow each line.")] = False,
+    svg: Annotated[
+        Path | None, typer.Option("--svg", metavar="FILE", help="Draw it, too.", dir_okay=False, show_default=False)
+    ] = None,
 ) -> None:
     """Shows agents that coordinate, live: on a runtime inside the process, or on yours.
 
@@ -70,7 +76,10 @@ def demo(
     Example: macp-rx demo quorum --target 127.0.0.1:50051
     """
     from macp_rx.cli.lanes import Lanes
+    from macp_rx.timeline import Event, Next, Timeline
 
+    if svg is not None and svg.suffix != ".svg":
+        raise MacpSessionError(f"--svg writes a .svg, not {str(svg)!r}; for others: record, and marble -o")
     play = PLAYS[mode]()
     pace = SLOW if slow else pace
     out = console()
@@ -78,10 +87,15 @@ def demo(
     for name, agent in play.agents.items():
         session.acting_as(name).join(_thinking(agent, pace * play.thinking[name]))
     lanes = Lanes(out)
+    events: list[Event] = []
+    begun = client.clock.seconds
     for accepted in session.events:
         lanes.show(accepted)
+        events.append(Event(round(1_000_000 * (client.clock.seconds - begun)), accepted.sender, Next(accepted)))
     outcome = session.outcome.run()
     show(out, verdict(outcome))
+    if svg is not None:
+        draw(Timeline(tuple(events)), svg)
     raise typer.Exit(End.OK if outcome.state == "RESOLVED" else End.FAILED)
 
 
