@@ -17,6 +17,7 @@ from macp_rx.cli.send import send
 from macp_rx.cli.serve import serve
 from macp_rx.cli.sessions import cancel, resume, sessions, suspend
 from macp_rx.cli.simulate import simulate
+from macp_rx.cli.terminal import LogLines
 from macp_rx.cli.verify import receipt, receipt_keys, verify
 from macp_rx.cli.watch import watch
 
@@ -46,5 +47,5 @@ app.add_typer(policies, name="policies", rich_help_panel="A runtime's registries
 
 def main() -> None:
     """Runs a command."""
-    logging.basicConfig(format="macp-rx: %(message)s")
+    logging.basicConfig(handlers=[LogLines()])
     app()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+from reactivex.disposable import CompositeDisposable
 from rich.text import Text
 
 from macp_rx.cli.connection import connected
@@ -84,14 +85,17 @@ def demo(
     pace = SLOW if slow else pace
     out = console()
     session = Session.open(client.acting_as(next(iter(play.agents))), play.start)
-    for name, agent in play.agents.items():
+    panel = [
         session.acting_as(name).join(_thinking(agent, pace * play.thinking[name]))
+        for name, agent in play.agents.items()
+    ]
     lanes = Lanes(out)
     events: list[Event] = []
     begun = client.clock.seconds
-    for accepted in session.events:
-        lanes.show(accepted)
-        events.append(Event(round(1_000_000 * (client.clock.seconds - begun)), accepted.sender, Next(accepted)))
+    with CompositeDisposable(panel):  # who leaves before the connection does is not told that it is closed
+        for accepted in session.events:
+            lanes.show(accepted)
+            events.append(Event(round(1_000_000 * (client.clock.seconds - begun)), accepted.sender, Next(accepted)))
     outcome = session.outcome.run()
     show(out, verdict(outcome))
     if svg is not None:

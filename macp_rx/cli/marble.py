@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +38,7 @@ def marble(
     from macp_rx import transcript
     from macp_rx.timeline import Failed
 
-    timeline = transcript.timeline(sys.stdin.buffer if str(file) == "-" else file, session)
+    timeline = transcript.timeline(file, session)
     if output is None:
         _print(timeline)
     else:

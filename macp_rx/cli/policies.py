@@ -120,7 +120,7 @@ def what_if(
         for reason in _reasons(denial.details):
             show(out, Text.assemble(f"{denial.history_index + 1:>3} ", ("denied ", "red"), plain(reason)))
     for label, side in (("as it was", reply.recorded), ("what if", reply.candidate)):
-        show(out, Text.assemble((f"{label:<9} ", "dim"), (state_of(side.state), "bold"), f" {_committed(side)}"))
+        show(out, Text.assemble((f"{label:<9} ", "dim"), (state_of(side.state), "bold"), _committed(side)))
 
 
 def plain_json(value: object) -> Text:
@@ -138,7 +138,7 @@ def _outcome(outcome: policy_pb2.WhatIfEntryOutcome) -> str:
 def _committed(side: policy_pb2.WhatIfOutcome) -> str:
     if not side.resolved_by_message_id:
         return ""
-    return f"by envelope {side.resolved_by_history_index + 1}"
+    return f" by envelope {side.resolved_by_history_index + 1}"
 
 
 def _reasons(details: bytes) -> list[str]:

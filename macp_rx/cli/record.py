@@ -26,7 +26,6 @@ TranscriptFile = Annotated[
         help="A transcript, a runtime's log.jsonl, or a conformance fixture.",
         exists=True,
         dir_okay=False,
-        allow_dash=True,
     ),
 ]
 
@@ -89,17 +88,16 @@ def replay(
 ) -> None:
     """Shows what was recorded as `watch` did, with the time between envelopes as it was.
 
+    It reads from a pipe as /dev/stdin.
+
     Example: macp-rx replay incident.jsonl --speed 10
     """
-    import sys
-
     from macp_rx import transcript
     from macp_rx.transport.loop import LoopLease
 
     lease = LoopLease()
     try:
-        source = sys.stdin.buffer if str(file) == "-" else file
-        events = transcript.replay(source, speed=speed, clock=lease.clock)
+        events = transcript.replay(file, speed=speed, clock=lease.clock)
         printed(events, as_json=as_json, now_ms=lambda: lease.clock.now_ms)
     finally:
         lease.release()

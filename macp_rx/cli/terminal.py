@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from macp_rx.protocol import jcs
 
-__all__ = ["STYLES", "console", "on_terminal", "plain", "print_json", "print_table", "show"]
+__all__ = ["STYLES", "LogLines", "console", "plain", "print_json", "print_table", "show"]
 
 STYLES: Final = {
     "APPROVE": "green",
@@ -41,11 +42,6 @@ def console(*, err: bool = False) -> Console:
     return _Console(stderr=err, highlight=False)
 
 
-def on_terminal() -> bool:
-    """Whether a person reads standard output."""
-    return console().is_terminal
-
-
 def plain(text: str) -> str:
     """Text of others, on one line and without what would command the terminal."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
@@ -57,6 +53,14 @@ def show(out: Console, line: Text) -> None:
         out.print(line, no_wrap=True, overflow="ellipsis", crop=True)
     else:
         out.print(line, soft_wrap=True)
+
+
+class LogLines(logging.Handler):
+    """The log, on standard error: a line for each record, which a terminal cuts at its edge as any other."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Shows a record."""
+        show(console(err=True), Text(f"macp-rx: {plain(record.getMessage())}", "dim"))
 
 
 def print_json(value: object) -> None:
