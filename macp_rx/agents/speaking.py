@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Generator, Iterable
-from inspect import isawaitable, iscoroutine
+from inspect import isawaitable
 from typing import Any, Generic
 
 import reactivex as rx
@@ -21,6 +21,7 @@ from macp_rx import operators as mo
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpSessionError
 from macp_rx.operators.lift import follow, lift, like
+from macp_rx.operators.map_async import Closable
 from macp_rx.operators.states import Rules
 from macp_rx.protocol.messages import Accepted, Message
 from macp_rx.protocol.policy import Policy
@@ -162,7 +163,7 @@ def opening(*messages: Message[Any]) -> Agent:
 
 
 class Then(Awaitable[B], Generic[A, B]):
-    """What is made of an awaitable's result. One that is dropped before it began closes the coroutine that it stands for.
+    """What is made of an awaitable's result.
 
     Args:
         call: the awaitable.
@@ -176,9 +177,10 @@ class Then(Awaitable[B], Generic[A, B]):
     def __await__(self) -> Generator[Any, Any, B]:
         return self._make((yield from self._call.__await__()))
 
-    def __del__(self) -> None:
-        if iscoroutine(self._call):
-            self._call.close()  # else Python would report it as never awaited
+    def close(self) -> None:
+        """Drops the call, as a coroutine's ``close`` does."""
+        if isinstance(self._call, Closable):
+            self._call.close()
 
 
 def logged(fallback: Callable[[Accepted[P], Exception], R]) -> Callable[[Accepted[P], Exception], R]:

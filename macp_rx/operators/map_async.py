@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
-from inspect import isawaitable, iscoroutine
-from typing import TypeVar, overload
+from inspect import isawaitable
+from typing import Protocol, TypeVar, overload, runtime_checkable
 
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable
@@ -16,10 +16,18 @@ from reactivex.disposable import CompositeDisposable, Disposable
 from macp_rx.errors import MacpOverflowError, MacpSessionError, MacpTimeoutError
 from macp_rx.operators.lift import lift, on_clock, seconds_of
 
-__all__ = ["map_async"]
+__all__ = ["Closable", "map_async"]
 
 A = TypeVar("A")
 B = TypeVar("B")
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """What can be dropped before its time, such as a coroutine."""
+
+    def close(self) -> None:
+        """Drops it; harmless after its end."""
 
 
 @overload  # mypy cannot solve the union below for an async function inside of pipe
@@ -131,8 +139,8 @@ def map_async(
 
             def done(task: asyncio.Task[B]) -> None:
                 item, made = running.pop(task)
-                if iscoroutine(made):
-                    made.close()  # cancelled before its first step, it would be reported as never awaited
+                if task.cancelled() and isinstance(made, Closable):
+                    made.close()  # dropped before its first step, it would be reported as never awaited
                 if over:
                     if not task.cancelled():
                         task.exception()  # heard, so that asyncio does not log it
