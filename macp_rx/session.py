@@ -286,7 +286,6 @@ class SessionVerbs:
             MacpSessionError: what the agent returned is no Observable.
         """
         from macp_rx import operators as mo
-        from macp_rx.operators.lift import like
 
         over: Subject[None] = Subject()
 
@@ -294,7 +293,9 @@ class SessionVerbs:
             over.on_next(None)
 
         # an agent may have reasons to speak of its own, such as a timer, and does not outlive the session for them
-        messages = said_by(agent, like(events, events.pipe(ops.do_action(on_completed=end)))).pipe(ops.take_until(over))
+        heard = events.derived(events.pipe(ops.do_action(on_completed=end)), can_wait=True)
+        heard.listener = self._sender
+        messages = said_by(agent, heard).pipe(ops.take_until(over))
 
         def speak(_scheduler: abc.SchedulerBase) -> Observable[Ack]:
             times: Counter[bytes] = Counter()

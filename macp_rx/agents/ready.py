@@ -19,7 +19,7 @@ from reactivex import operators as ops
 from reactivex.disposable import CompositeDisposable
 
 from macp_rx import operators as mo
-from macp_rx.agents.speaking import CONCURRENCY, Answer, Then, from_start, logged, on
+from macp_rx.agents.speaking import CONCURRENCY, Answer, Then, from_start, log_fallback, on
 from macp_rx.errors import MacpSessionError
 from macp_rx.operators.deciding import Verdict
 from macp_rx.operators.lift import lift, like, on_clock
@@ -286,7 +286,7 @@ def task_worker(
     takes_over: bool = False,
     volunteers: bool = True,
     timeout: float | None = None,
-    otherwise: Callable[[Accepted[TaskRequestPayload], Exception], Message[Any]] | None = None,
+    fallback: Callable[[Accepted[TaskRequestPayload], Exception], Message[Any]] | None = None,
 ) -> Agent:
     """An agent that takes a task on, does it, and reports.
 
@@ -303,7 +303,7 @@ def task_worker(
         takes_over: also accept a task that somebody else has given back. A policy must allow it.
         volunteers: accept a request that is for anybody; without it, only one that names this agent.
         timeout: seconds that an async ``work`` may take.
-        otherwise: what to say where ``work`` failed or took too long, such as ``task.reject_task``, which gives the task back;
+        fallback: what to say where ``work`` failed or took too long, such as ``task.reject_task``, which gives the task back;
             by default that the task failed, with the error's name and text.
     """
 
@@ -343,12 +343,13 @@ def task_worker(
                 return Then(done, report) if isawaitable(done) else report(done)
 
             def failed(request: Accepted[TaskRequestPayload], error: Exception) -> Message[Any]:
-                if otherwise is not None:
-                    return otherwise(request, error)
+                log_fallback(events, request, error)
+                if fallback is not None:
+                    return fallback(request, error)
                 code = type(error).__name__
                 return task.fail_task(request.payload.task_id, assignee=me, error_code=code, reason=str(error) or code)
 
-            reports = like(events, mine).pipe(mo.map_async(do, timeout=timeout, otherwise=logged(failed), finish=False))
+            reports = like(events, mine).pipe(mo.map_async(do, timeout=timeout, otherwise=failed, finish=False))
             working = reports.subscribe(observer, scheduler=scheduler)
             hearing = events.subscribe(on_next, mine.on_error, mine.on_completed, scheduler=scheduler)
             return CompositeDisposable(working, hearing)

@@ -68,6 +68,9 @@ class Stream(Observable[T_co], Generic[T_co]):
         clock: what the source runs on; ``for`` and ``run()`` wait on it.
         can_wait: the source waits when it is told to, and the operators between it and this stream pass that on.
         client: what must not be collected as long as somebody may subscribe.
+
+    Attributes:
+        listener: who hears it, for the log: an agent's name; blank where nobody has said.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Stream(Observable[T_co], Generic[T_co]):
         self._client = client
         self.clock = clock
         self.can_wait: bool = can_wait
+        self.listener: str = ""
 
     def derived(self, result: Observable[R], *, can_wait: bool = False) -> Stream[R]:
         """What an operator has made of this stream, as a stream on the same clock.
@@ -86,7 +90,9 @@ class Stream(Observable[T_co], Generic[T_co]):
             result: what the operator has made.
             can_wait: the operator hands on what it was told of waiting.
         """
-        return Stream(result, self.clock, can_wait=can_wait and self.can_wait, client=self._client)
+        stream = Stream(result, self.clock, can_wait=can_wait and self.can_wait, client=self._client)
+        stream.listener = self.listener
+        return stream
 
     def of(self, client: object) -> Self:
         """The same stream, which keeps a client from being collected."""

@@ -432,7 +432,7 @@ class TestTaskWorker:
             errors.append(error)
             return back
 
-        agent = worker(Slow(BROKEN), otherwise=give_back)
+        agent = worker(Slow(BROKEN), fallback=give_back)
         marbles.expect(hears(marbles, agent, "-S-r-a----y-C|", TASK_TALK)).to_be("---t---g-----|", {**SAYS, "g": back})
         marbles.check(lambda: None if errors == [BROKEN] else str(errors))
 
@@ -516,7 +516,7 @@ class TestTaskWorker:
             return task.reject_task(request.payload.task_id)
 
         session.acting_as("alice").join(
-            agents.task_worker("alice", Slow(BROKEN, 1), otherwise=give_back), on_error=refused.on_next
+            agents.task_worker("alice", Slow(BROKEN, 1), fallback=give_back), on_error=refused.on_next
         )
         session.request_task("t1", "sum")
         session.states.pipe(ops.filter(lambda state: state.current_assignee == "alice"), ops.take(1)).run()
