@@ -18,7 +18,7 @@ from macp_rx import operators as mo
 from macp_rx.protocol.messages import DECISION
 from macp_rx.protocol.modes import decision
 from macp_rx.protocol.policy import VotingRules, build_decision_policy
-from macp_rx.simulation import Conditions, Exponential, LogNormal, Refusal, simulate
+from macp_rx.simulation import Choice, Conditions, Exponential, LogNormal, Refusal, simulate
 from macp_rx.testing.guard import only_virtual_time
 from macp_rx.timeline import Failed, Next, Timeline
 from tests.simulation.scenarios import NAMES, PROPOSAL, START, always, panel, vote
@@ -242,6 +242,10 @@ class TestConditions:
         ("wrong", "says"),
         [
             ({"latency": -1}, "latency is a number of seconds"),
+            ({"latency": "0.1"}, "latency is a number of seconds, at least 0, or how to draw one, not '0.1'"),
+            ({"thinking": None}, "thinking is a number of seconds"),
+            ({"cut_every": "often"}, "more than 0 seconds, or how to draw them, not 'often'"),
+            ({"silent": "never"}, "silent is a probability"),
             ({"thinking": float("nan")}, "thinking is a number of seconds"),
             ({"cut_every": 0}, "more than 0 seconds"),
             ({"silent": 1.5}, "silent is a probability"),
@@ -251,6 +255,13 @@ class TestConditions:
     def test_bad_ones_say_what_is_wrong(self, wrong: dict[str, Any], says: str) -> None:
         with pytest.raises(MacpSessionError, match=says):
             Conditions(**wrong)
+
+    @pytest.mark.parametrize("name", ["latency", "thinking"])
+    @pytest.mark.parametrize("drawn", [-0.1, float("nan")])
+    def test_a_time_that_is_none_ends_the_agent_that_draws_it(self, name: str, drawn: float) -> None:
+        run = simulate(panel(), START, opening=[PROPOSAL], conditions={"bob": Conditions(**{name: Choice([drawn])})})  # type: ignore[arg-type]
+        assert list(run.errors) == ["bob"]
+        assert f"has drawn {drawn}, and a time is at least 0 seconds" in str(run.errors["bob"])
 
 
 class TestInput:
