@@ -235,6 +235,8 @@ def majority_committer(
         timeout: seconds after which it gives up, from when it hears of the session; None waits as long as the session lives.
     """
 
+    says = mo.commit_if_decided(action=action, declined=declined, authority_scope=authority_scope)
+
     def committer(start: Accepted[SessionStartPayload]) -> Agent:
         proposals: dict[str, None] = {}  # those that are not out of the race; none can follow once voting has begun
 
@@ -257,9 +259,7 @@ def majority_committer(
                 decided: Observable[Verdict | mo.Undecided] = verdicts.pipe(ops.map(_as_it_is))
             else:
                 decided = verdicts.pipe(mo.within(timeout, otherwise=mo.UNDECIDED))
-            return decided.pipe(
-                mo.commit_if_decided(action=action, declined=declined, authority_scope=authority_scope), ops.take(1)
-            )
+            return decided.pipe(says, ops.take(1))
 
         return agent
 

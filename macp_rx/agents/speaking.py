@@ -53,7 +53,7 @@ class on(Generic[P]):  # noqa: N801 - reads as a sentence: on(ProposalPayload).s
     """
 
     def __init__(self, *payloads: type[P]) -> None:
-        self._payloads = payloads
+        self._select = mo.of_type(*payloads)
 
     def say(
         self,
@@ -92,7 +92,7 @@ class on(Generic[P]):  # noqa: N801 - reads as a sentence: on(ProposalPayload).s
                 return _each(fallback(accepted, error)) if fallback is not None else ()
 
             answers: Observable[Iterable[Message[Any]]] = events.pipe(
-                mo.of_type(*self._payloads),
+                self._select,
                 mo.map_async(
                     answered,
                     concurrency=concurrency,
