@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Collection
 from datetime import timedelta
 from functools import partial
 from inspect import isawaitable
+from operator import attrgetter
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from google.protobuf.message import Message as Protobuf
@@ -44,18 +45,21 @@ D = TypeVar("D")
 
 def _decider(
     on_what: on[P],
+    subject: Callable[[P], str],
     decide: Callable[[Accepted[P]], D | Message[Any] | Awaitable[D | Message[Any] | None] | None],
-    say: Callable[[Accepted[P], D], Message[Any]],
+    say: Callable[[str, D], Message[Any]],
     fallback: D | None,
     timeout: float | None,
     concurrency: int,
 ) -> Agent:
-    """An agent that decides about something and puts the decision into words."""
+    """An agent that decides about something, which has an id, and puts the decision into words."""
+    if fallback is not None:
+        say("any", fallback)  # one that cannot be said is told now, and not when it is needed
 
     def word(about: Accepted[P], decided: D | Message[Any] | None) -> Answer:
         if decided is None:
             return None
-        return decided if isinstance(decided, Message) else say(about, decided)  # pyright: ignore[reportUnknownVariableType]
+        return decided if isinstance(decided, Message) else say(subject(about.payload), decided)  # pyright: ignore[reportUnknownVariableType]
 
     def answer(about: Accepted[P]) -> Answer | Awaitable[Answer]:
         decided = decide(about)
@@ -89,10 +93,10 @@ def voter(
         concurrency: how many of those may run at a time.
     """
 
-    def say(proposal: Accepted[ProposalPayload], vote: str) -> Message[Any]:
-        return decision.vote(proposal.payload.proposal_id, vote, reason=reason)
+    def say(proposal_id: str, vote: str) -> Message[Any]:
+        return decision.vote(proposal_id, vote, reason=reason)
 
-    return _decider(on(ProposalPayload), decide, say, fallback, timeout, concurrency)
+    return _decider(on(ProposalPayload), attrgetter("proposal_id"), decide, say, fallback, timeout, concurrency)
 
 
 class Evaluation(NamedTuple):
@@ -131,11 +135,11 @@ def evaluator(
         concurrency: how many of those may run at a time.
     """
 
-    def say(proposal: Accepted[ProposalPayload], found: Evaluation) -> Message[Any]:
+    def say(proposal_id: str, found: Evaluation) -> Message[Any]:
         recommendation, confidence, reason = Evaluation(*found)
-        return decision.evaluate(proposal.payload.proposal_id, recommendation, confidence=confidence, reason=reason)
+        return decision.evaluate(proposal_id, recommendation, confidence=confidence, reason=reason)
 
-    return _decider(on(ProposalPayload), evaluate, say, fallback, timeout, concurrency)
+    return _decider(on(ProposalPayload), attrgetter("proposal_id"), evaluate, say, fallback, timeout, concurrency)
 
 
 def approver(
@@ -163,13 +167,13 @@ def approver(
     """
     ballots = {"APPROVE": quorum.approve, "REJECT": quorum.reject, "ABSTAIN": quorum.abstain}
 
-    def say(request: Accepted[ApprovalRequestPayload], ballot: str) -> Message[Any]:
+    def say(request_id: str, ballot: str) -> Message[Any]:
         make = ballots.get(ballot)
         if make is None:
             raise MacpSessionError(f"ballot {ballot!r} is none of {', '.join(ballots)}; the case counts")
-        return make(request.payload.request_id, reason=reason)
+        return make(request_id, reason=reason)
 
-    return _decider(on(ApprovalRequestPayload), decide, say, fallback, timeout, concurrency)
+    return _decider(on(ApprovalRequestPayload), attrgetter("request_id"), decide, say, fallback, timeout, concurrency)
 
 
 def handoff_target(
@@ -203,15 +207,14 @@ def handoff_target(
     ) -> bool | Message[Any] | Awaitable[bool | Message[Any] | None] | None:
         return decide(offer) if offer.payload.target_participant == me else None
 
-    def say(offer: Accepted[HandoffOfferPayload], taken: bool) -> Message[Any]:
-        handoff_id = offer.payload.handoff_id
+    def say(handoff_id: str, taken: bool) -> Message[Any]:
         if not isinstance(taken, bool):  # a text such as "no" would be a yes
             raise MacpSessionError(f"whether {me!r} takes an offer is True or False, not {taken!r}")
         if taken:
             return handoff.accept_handoff(handoff_id, accepted_by=me, reason=reason)
         return handoff.decline(handoff_id, declined_by=me, reason=reason)
 
-    return _decider(on(HandoffOfferPayload), for_me, say, fallback, timeout, concurrency)
+    return _decider(on(HandoffOfferPayload), attrgetter("handoff_id"), for_me, say, fallback, timeout, concurrency)
 
 
 def majority_committer(

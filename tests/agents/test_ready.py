@@ -135,6 +135,11 @@ class TestDeciders:
             marbles.expect(hears(marbles, agent, "-S-p---C|", TALKS[talk])).to_be(when, {"s": instead})
         check_log(marbles, caplog, "no model; the fallback is said", "no model; the fallback is said")
 
+    def test_a_fallback_that_nobody_can_say_is_told_when_it_is_made(self, decider: Decider) -> None:
+        make, *_, wrong = decider
+        with pytest.raises(MacpSessionError):
+            make(lambda _: None, fallback=wrong)
+
     def test_and_where_it_takes_too_long(
         self, marbles: Marbles, caplog: pytest.LogCaptureFixture, decider: Decider
     ) -> None:
@@ -315,6 +320,11 @@ class TestMajorityCommitter:
         marbles.expect(hears(marbles, agent, "-S-p-v-------y-C|")).to_be("------|")
         in_time = committer(electorate=3, timeout=0.02)
         marbles.expect(hears(marbles, in_time, "-S-p-v-------y-C|")).to_be("-------------(d |)", {"d": self.DONE})
+
+    @pytest.mark.parametrize("blank", ["action", "declined", "authority_scope"])
+    def test_a_commitment_to_nothing_is_told_when_it_is_made(self, blank: str) -> None:
+        with pytest.raises(MacpSessionError, match=f"{blank} must not be blank"):
+            agents.majority_committer(**{"action": "go", blank: ""})
 
     def test_a_wrong_electorate_is_told(self, marbles: Marbles) -> None:
         agent = committer(electorate="alice")
