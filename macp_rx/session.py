@@ -19,7 +19,7 @@ from reactivex import Observable, Subject, abc
 from reactivex import operators as ops
 
 from macp_rx.client import MacpClient
-from macp_rx.errors import MacpAckError, MacpSessionError
+from macp_rx.errors import MacpAckError, MacpError, MacpSessionError
 from macp_rx.protocol.commitment import commit
 from macp_rx.protocol.messages import MACP_VERSION, Accepted, Message
 from macp_rx.protocol.modes import decision, handoff, multi_round, proposal, quorum, task
@@ -319,11 +319,15 @@ class SessionVerbs:
         return stream(rx.defer(speak), self._client.clock)
 
     def log_error(self, error: Exception) -> None:
-        """Logs what became of an agent, as `join` does by default: a refused message is a warning, for the agent goes on."""
+        """Logs what became of an agent, as `join` does by default: a refused message is a warning, for the agent goes on.
+
+        An exception that is not ours is an agent's own, and comes with where it was raised.
+        """
         level = logging.ERROR
         if isinstance(error, MacpAckError):  # and that others have ended the session meanwhile is no trouble at all
             level = logging.INFO if error.code == "SESSION_NOT_OPEN" else logging.WARNING
-        _log.log(level, "%s in %s: %s", self._sender or "an agent", self.session_id, error)
+        where = None if isinstance(error, MacpError) else error
+        _log.log(level, "%s in %s: %s", self._sender or "an agent", self.session_id, error, exc_info=where)
 
     @property
     def _sender(self) -> str:

@@ -186,7 +186,7 @@ class TestJoin:
 
         class Told(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
-                logged.on_next((record.levelname, record.getMessage()))
+                logged.on_next((record.levelname, record.getMessage(), bool(record.exc_info)))
 
         handler = Told()
         logging.getLogger("macp_rx.session").addHandler(handler)
@@ -196,10 +196,11 @@ class TestJoin:
             logged.wait_for(2)
         finally:
             logging.getLogger("macp_rx.session").removeHandler(handler)
-        (warning,) = [text for level, text in logged.items if level == "WARNING"]  # type: ignore[misc]
-        (error,) = [text for level, text in logged.items if level == "ERROR"]  # type: ignore[misc]
+        told = {level: (text, traced) for level, text, traced in logged.items}  # type: ignore[misc]
+        warning, traced = told["WARNING"]
         assert warning.startswith(f"chair in {session.session_id}: INVALID_ENVELOPE")
-        assert error == f"alice in {session.session_id}: no model"
+        assert not traced
+        assert told["ERROR"] == (f"alice in {session.session_id}: no model", True)
 
     def test_who_leaves_says_nothing_more(self, client: MacpClient) -> None:
         session = started(client)
