@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from macp.modes.decision.v1.decision_pb2 import ProposalPayload, VotePayload
+from macp.v1.core_pb2 import ModeDescriptor
 from reactivex import Observable
 from reactivex import operators as ops
 
@@ -123,6 +124,22 @@ class TestWhatHappened:
         assert Timeline.parse(str(run.timeline)) == run.timeline
         assert Timeline.from_json_lines(run.timeline.to_json_lines()) == run.timeline
         assert simulate(panel(), START, opening=[PROPOSAL], timeline=False).timeline is None
+
+    def test_an_extension_mode(self) -> None:
+        notes = ModeDescriptor(
+            mode="ext.notes.v1",
+            mode_version="1.0.0",
+            title="Notes",
+            message_types=["SessionStart", "Note", "Commitment"],
+            terminal_message_types=["Commitment"],
+        )
+        start = SessionStart(mode="ext.notes.v1", intent="x", participants=["chair"], ttl_ms=60_000)
+        done = decision.commit(action="notes.taken", authority_scope="s", reason="r")
+        chair = agents.opening(Message("", b"one", "Note"), done)
+        run = simulate({"chair": chair}, start, modes=[notes])
+        assert types(run.accepted) == ["chair SessionStart", "chair Note", "chair Commitment"]
+        assert run.accepted[1].envelope.payload == b"one"
+        assert Timeline.parse(str(run.timeline)) == run.timeline
 
     def test_in_a_line(self) -> None:
         assert str(vote(seed=1)) == "RESOLVED after 0 s, 8 accepted, 0 refused"
