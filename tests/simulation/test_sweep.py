@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import pty
 import signal
 import subprocess
 import sys
@@ -174,6 +175,29 @@ class TestWorkers:
         )
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
         assert run.stdout == "8\n"
+
+    def test_a_bar_where_there_is_a_terminal_and_nowhere_else(self, capfd: pytest.CaptureFixture[str]) -> None:
+        code = (
+            "from macp_rx.simulation import sweep\n"
+            "from tests.simulation.scenarios import vote\n"
+            "sweep(vote, seeds=4, workers=1)\n"
+            "sweep(vote, seeds=4, workers=1, progress=False)\n"
+        )
+        terminal, its_end = pty.openpty()
+        try:
+            subprocess.run(
+                [sys.executable, "-c", code],
+                stderr=its_end,
+                env={**os.environ, "TERM": "xterm"},
+                check=True,
+                cwd=ROOT,
+            )
+            assert os.read(terminal, 65_536).decode().count("simulating") >= 1
+        finally:
+            os.close(terminal)
+            os.close(its_end)
+        sweep(vote, seeds=4, workers=1)
+        assert capfd.readouterr() == ("", "")
 
     def test_ctrl_c_ends_it_cleanly(self) -> None:
         code = (
