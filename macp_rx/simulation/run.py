@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from random import Random
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from macp_rx.protocol.start import SessionStart
 from macp_rx.runtime import Runtime, Settings
 from macp_rx.session import Agent, Outcome, Session
 from macp_rx.simulation.conditions import PERFECT, Conditions, Link, behaving
-from macp_rx.timeline import Completed, Event, Failed, Next, Timeline
+from macp_rx.timeline import Completed, Event, Failed, Next, Timeline, exactly_equal
 from macp_rx.transport.auth import AuthConfig
 
 __all__ = ["Refusal", "Simulation", "simulate"]
@@ -69,6 +69,11 @@ class Simulation:
     refusals: tuple[Refusal, ...] = ()
     errors: Mapping[str, Exception] = field(default_factory=dict[str, Exception], hash=False)
     timeline: Timeline | None = None
+
+    def __eq__(self, other: object) -> bool:  # to Python, no error equals another
+        return isinstance(other, Simulation) and all(
+            exactly_equal(getattr(self, one.name), getattr(other, one.name)) for one in fields(self)
+        )
 
     def said_by(self, sender: str) -> tuple[Accepted, ...]:
         """What one agent said, and the runtime accepted."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from macp_rx import operators as mo
 from macp_rx.protocol.messages import DECISION
 from macp_rx.protocol.modes import decision
 from macp_rx.protocol.policy import VotingRules, build_decision_policy
-from macp_rx.simulation import Choice, Conditions, Exponential, LogNormal, Refusal, simulate
+from macp_rx.simulation import Choice, Conditions, Exponential, LogNormal, Refusal, Simulation, simulate
 from macp_rx.testing.guard import only_virtual_time
 from macp_rx.timeline import Failed, Next, Timeline
 from tests.simulation.scenarios import NAMES, PROPOSAL, START, always, panel, vote
@@ -159,6 +160,17 @@ class TestItIsAFunctionOfItsSeed:
         assert one == other
         assert one.digest == other.digest
         assert str(one.timeline) == str(other.timeline)
+
+    def test_twice_the_same_where_an_agent_fails(self) -> None:
+        def failing(text: str) -> Simulation:
+            def fails(_proposal: object) -> str:
+                raise ValueError(text)
+
+            return simulate({**panel(), "alice": agents.voter(fails)}, START, opening=[PROPOSAL], timeline=False)
+
+        assert failing("no idea") == failing("no idea")
+        assert failing("no idea") != failing("another")
+        assert pickle.loads(pickle.dumps(failing("no idea"))) == failing("no idea")
 
     def test_other_seeds_are_other_runs(self) -> None:
         runs = [simulate(panel(), START, opening=[PROPOSAL], conditions=EVERYTHING, seed=seed) for seed in range(20)]
