@@ -30,7 +30,7 @@ from macp_rx.streams.call import Blocking, Reactive, call
 from macp_rx.streams.duplex import MacpStream
 from macp_rx.streams.outcome import Outcome
 from macp_rx.streams.shared import Shared
-from macp_rx.streams.stream import Stream, stream
+from macp_rx.streams.stream import Stream, raise_later, stream
 from macp_rx.transport.auth import AuthConfig
 
 if TYPE_CHECKING:  # who only reads and sends imports no operators
@@ -390,7 +390,10 @@ def _passing_over_refusals(acknowledged: Stream[Ack], on_refusal: Callable[[Exce
     def subscribe(observer: abc.ObserverBase[Ack], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
         def failed(error: Exception) -> None:
             if isinstance(error, MacpAckError):
-                on_refusal(error)
+                try:
+                    on_refusal(error)
+                except Exception as raised:  # the listener's own
+                    raise_later(acknowledged.clock, raised)
                 observer.on_completed()
             else:
                 observer.on_error(error)

@@ -308,9 +308,16 @@ class Running(abc.DisposableBase):
 def tell_raised(clock: Clock, observer: abc.ObserverBase[T], error: Exception) -> None:
     """Tells an observer what it has raised itself: its own error, which nobody else notices.
 
-    Not at once: one that has no on_error raises again, and it would be the call that fails.
+    Not at once: one that has no on_error raises again, and it would be the call that fails. One that has ended already, as where
+    its on_error is what has raised, hears nothing any more: then whoever runs the clock is told.
     """
-    clock.run_later(0, partial(observer.on_error, error))
+
+    def tell() -> None:
+        if getattr(observer, "is_stopped", False):
+            raise error
+        observer.on_error(error)
+
+    clock.run_later(0, tell)
 
 
 def raise_later(clock: Clock, error: Exception) -> None:

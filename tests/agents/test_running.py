@@ -28,15 +28,18 @@ from macp_rx import (
     Message,
     MultiRoundSession,
     Outcome,
+    Runtime,
     Session,
     agents,
 )
 from macp_rx import operators as mo
+from macp_rx.clock import VirtualClock
 from macp_rx.protocol.messages import DECISION
 from macp_rx.protocol.modes import decision, multi_round
 from tests.conftest import Connect, Recorder, wait_until
 
 VOTER = agents.voter(lambda _: "APPROVE")
+REFUSED = decision.vote("unknown", "APPROVE")
 
 
 def started(client: MacpClient, *participants: str, **options: Any) -> DecisionSession:
@@ -179,6 +182,22 @@ class TestJoin:
         assert isinstance(refused.items[0], MacpAckError)
         session.events.pipe(ops.take(2)).run()
         assert kinds(session) == ["SessionStart", "Proposal"]
+
+    @pytest.mark.parametrize(
+        "agent", [agents.voter(lambda _: "approve"), agents.on(ProposalPayload).say(lambda _: REFUSED)]
+    )
+    def test_what_a_listener_raises_is_told_to_whoever_runs_the_clock(
+        self, agent: Agent, macp_runtime: Runtime, virtual_time: VirtualClock
+    ) -> None:
+        def breaks(_error: Exception) -> None:
+            raise RuntimeError("nobody listens to the listener")
+
+        with MacpClient.embedded(agent="chair", runtime=macp_runtime) as client:
+            session = started(client)
+            session.join(agent, on_error=breaks)
+            session.rx.propose("p1", "canary").subscribe()
+            with pytest.raises(RuntimeError, match="nobody listens"):
+                virtual_time.advance_by(1)
 
     def test_it_is_logged_unless_somebody_listens(self, client: MacpClient, caplog: pytest.LogCaptureFixture) -> None:
         session = started(client)
