@@ -26,9 +26,9 @@ from macp_rx.operators.states import Rules
 from macp_rx.protocol.messages import Accepted, Message
 from macp_rx.protocol.policy import Policy
 from macp_rx.session import Agent, said_by
-from macp_rx.streams.stream import Demand
+from macp_rx.streams.stream import Demand, Stream
 
-__all__ = ["CONCURRENCY", "Answer", "Then", "from_start", "logged", "merge", "on", "on_state", "opening"]
+__all__ = ["CONCURRENCY", "Answer", "Then", "from_start", "log_fallback", "merge", "on", "on_state", "opening"]
 
 _log = logging.getLogger("macp_rx.agents")
 
@@ -54,7 +54,7 @@ class on(Generic[P]):  # noqa: N801 - reads as a sentence: on(ProposalPayload).s
     """
 
     def __init__(self, *payloads: type[P]) -> None:
-        self._payloads = payloads
+        self._select = mo.of_type(*payloads)
 
     def say(
         self,
@@ -87,12 +87,13 @@ class on(Generic[P]):  # noqa: N801 - reads as a sentence: on(ProposalPayload).s
             said = answer(accepted)
             return Then(said, _each) if isawaitable(said) else _each(said)
 
-        def instead(accepted: Accepted[P], error: Exception) -> Iterable[Message[Any]]:
-            return _each(logged(fallback)(accepted, error)) if fallback is not None else ()
-
         def agent(events: Observable[Accepted]) -> Observable[Message[Any]]:
+            def instead(accepted: Accepted[P], error: Exception) -> Iterable[Message[Any]]:
+                log_fallback(events, accepted, error)
+                return _each(fallback(accepted, error)) if fallback is not None else ()
+
             answers: Observable[Iterable[Message[Any]]] = events.pipe(
-                mo.of_type(*self._payloads),
+                self._select,
                 mo.map_async(
                     answered,
                     concurrency=concurrency,
@@ -183,14 +184,16 @@ class Then(Awaitable[B], Generic[A, B]):
             self._call.close()
 
 
-def logged(fallback: Callable[[Accepted[P], Exception], R]) -> Callable[[Accepted[P], Exception], R]:
-    """The same fallback, which does not hide why it was needed."""
+def log_fallback(events: Observable[Accepted], accepted: Accepted[P], error: Exception) -> None:
+    """Logs why an agent says what it falls back on.
 
-    def otherwise(accepted: Accepted[P], error: Exception) -> R:
-        _log.warning("no answer to %r (%s): %s; the fallback is said", accepted, accepted.session_id, error)
-        return fallback(accepted, error)
-
-    return otherwise
+    Args:
+        events: what the agent hears, which knows its name.
+        accepted: what it has no answer to.
+        error: why.
+    """
+    who = (events.listener if isinstance(events, Stream) else "") or "an agent"
+    _log.warning("%s in %s: no answer to %r: %s; the fallback is said", who, accepted.session_id, accepted, error)
 
 
 def _each(answer: Answer) -> Iterable[Message[Any]]:

@@ -68,6 +68,9 @@ class Stream(Observable[T_co], Generic[T_co]):
         clock: what the source runs on; ``for`` and ``run()`` wait on it.
         can_wait: the source waits when it is told to, and the operators between it and this stream pass that on.
         client: what must not be collected as long as somebody may subscribe.
+
+    Attributes:
+        listener: who hears it, for the log: an agent's name; blank where nobody has said.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Stream(Observable[T_co], Generic[T_co]):
         self._client = client
         self.clock = clock
         self.can_wait: bool = can_wait
+        self.listener: str = ""
 
     def derived(self, result: Observable[R], *, can_wait: bool = False) -> Stream[R]:
         """What an operator has made of this stream, as a stream on the same clock.
@@ -86,7 +90,9 @@ class Stream(Observable[T_co], Generic[T_co]):
             result: what the operator has made.
             can_wait: the operator hands on what it was told of waiting.
         """
-        return Stream(result, self.clock, can_wait=can_wait and self.can_wait, client=self._client)
+        stream = Stream(result, self.clock, can_wait=can_wait and self.can_wait, client=self._client)
+        stream.listener = self.listener
+        return stream
 
     def of(self, client: object) -> Self:
         """The same stream, which keeps a client from being collected."""
@@ -302,9 +308,16 @@ class Running(abc.DisposableBase):
 def tell_raised(clock: Clock, observer: abc.ObserverBase[T], error: Exception) -> None:
     """Tells an observer what it has raised itself: its own error, which nobody else notices.
 
-    Not at once: one that has no on_error raises again, and it would be the call that fails.
+    Not at once: one that has no on_error raises again, and it would be the call that fails. One that has ended already, as where
+    its on_error is what has raised, hears nothing any more: then whoever runs the clock is told.
     """
-    clock.run_later(0, partial(observer.on_error, error))
+
+    def tell() -> None:
+        if getattr(observer, "is_stopped", False):
+            raise error
+        observer.on_error(error)
+
+    clock.run_later(0, tell)
 
 
 def raise_later(clock: Clock, error: Exception) -> None:
