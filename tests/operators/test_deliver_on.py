@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
+import reactivex as rx
 from reactivex import operators as ops
+from reactivex.abc import SchedulerBase
+from reactivex.internal import DisposedException
 from reactivex.scheduler import EventLoopScheduler, ThreadPoolScheduler
 from reactivex.subject import Subject
 
@@ -64,6 +68,54 @@ def test_a_consumer_that_raises_gets_its_error_once_and_nobody_else_notices() ->
     source.on_next(3)
     clock.run_until_idle()
     assert other.items == [0, 1, 2, 3]
+
+
+def fails(_item: object = None) -> None:
+    raise ValueError("mine")
+
+
+@pytest.mark.parametrize(("on_next", "on_completed"), [(fails, None), (None, fails)])
+def test_what_nobody_takes_is_logged_and_the_scheduler_lives_on(
+    on_next: Callable[[int], None] | None, on_completed: Callable[[], None] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RxPY's thread ends with the first exception that reaches it, and whoever else is on it hears nothing more."""
+    scheduler, heard = EventLoopScheduler(), Recorder()
+    try:
+        rx.of(1).pipe(mo.deliver_on(scheduler, overflow="error")).subscribe(on_next, None, on_completed)
+        rx.of(1, 2).pipe(mo.deliver_on(scheduler, overflow="error")).subscribe(heard)
+        heard.wait_for_end()
+    finally:
+        scheduler.dispose()
+    assert heard.items == [1, 2]
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["mine"]
+
+
+def test_who_runs_a_clock_hears_what_nobody_takes() -> None:
+    clock = VirtualClock()
+    rx.of(1).pipe(mo.deliver_on(clock, overflow="error")).subscribe(fails)
+    with pytest.raises(ValueError, match="mine"):
+        clock.run_until_idle()
+
+
+def shut_down() -> ThreadPoolScheduler:
+    scheduler = ThreadPoolScheduler(1)
+    scheduler.executor.shutdown()
+    return scheduler
+
+
+def disposed() -> EventLoopScheduler:
+    scheduler = EventLoopScheduler()
+    scheduler.dispose()
+    return scheduler
+
+
+@pytest.mark.parametrize("ended", [shut_down, disposed])
+def test_a_scheduler_that_has_ended_is_an_error_and_no_silence(ended: Callable[[], SchedulerBase]) -> None:
+    source, heard = Subject[int](), Recorder()
+    source.pipe(mo.deliver_on(ended(), overflow="error")).subscribe(heard)
+    source.on_next(1)
+    assert isinstance(heard.error, RuntimeError | DisposedException)
+    assert source.observers == []
 
 
 def test_what_is_disposed_hears_nothing_more() -> None:
