@@ -318,12 +318,13 @@ class _Calls:
         )  # and not the client: what runs must not keep it from being collected
 
         def live(after: int) -> Stream[Accepted]:
-            return session_events(connection, session_id, after, auth=auth, ends=connection.ends(auth), wait=wait)
+            ends = connection.ends(auth)
+            return session_events(connection, session_id, after, auth=auth, ends=ends, wait=wait, listed=False)
 
         def catch_up(after: int) -> Stream[Accepted]:
-            return history(connection, session_id, after, auth=auth)
+            return history(connection, session_id, after, auth=auth, listed=False)
 
-        return Shared(connection, live, catch_up)
+        return Shared(connection, live, catch_up, f"events of {session_id}")
 
     def outcome(self, session_id: str, events: Stream[Accepted] | None = None) -> Stream[Outcome]:
         """How a session ends: one value, when it has ended.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from time import monotonic
+from typing import Final, TypeVarTuple
 
 from reactivex import abc
 from reactivex.disposable import SerialDisposable
@@ -13,9 +14,12 @@ from macp_rx.clock import Clock
 from macp_rx.protocol.messages import Accepted
 from macp_rx.streams.source import cold
 from macp_rx.streams.stream import Demand, Stream, tell_raised
+from macp_rx.transport.base import BLOCKED, SUBSCRIBER, report_blocked, subscribed_by
 from macp_rx.transport.shared import SharedTransport
 
 __all__ = ["WINDOW", "Shared"]
+
+Ts = TypeVarTuple("Ts")
 
 WINDOW: Final = 256
 """How many envelopes the call's subscribers share; whoever is farther behind gets a catch-up call of its own."""
@@ -33,13 +37,15 @@ class Shared:
         shared: what carries it.
         live: the stream that is shared.
         history: the finite stream that catches up.
+        what: the name of each subscription in ``client.subscriptions``; the call that they share has none there.
     """
 
-    def __init__(self, shared: SharedTransport, live: Open, history: Open) -> None:
+    def __init__(self, shared: SharedTransport, live: Open, history: Open, what: str) -> None:
         self._shared = shared
         self._clock = shared.clock
         self._live = live
         self._history = history
+        self._what = what
         self._call: _SharedCall | None = None
 
     def stream(self, after_sequence: int = 0) -> Stream[Accepted]:
@@ -55,18 +61,18 @@ class Shared:
             subscriber.start()
             return subscriber
 
-        return Stream(cold(self._shared, start), self._clock, can_wait=True)
+        return Stream(cold(self._shared, start, self._what), self._clock, can_wait=True)
 
     def _joined(self) -> _SharedCall:
         if self._call is None or self._call.ended:
-            self._call = _SharedCall(self._clock, self._live, self._history)
+            self._call = _SharedCall(self._clock, self._live, self._history, self._what)
         return self._call
 
 
 class _SharedCall(abc.ObserverBase[Accepted]):
     """The live call, the window of what came last, and who is subscribed."""
 
-    def __init__(self, clock: Clock, live: Open, history: Open) -> None:
+    def __init__(self, clock: Clock, live: Open, history: Open, what: str) -> None:
         self.window: deque[Accepted] = deque(maxlen=WINDOW)
         self.head = -1
         self.ended = False
@@ -74,6 +80,7 @@ class _SharedCall(abc.ObserverBase[Accepted]):
         self.history = history
         self.clock = clock
         self._live = live
+        self._together = f"all who share the {what}, together,"
         self._demand = Demand(clock)
         self._subscribers: dict[_Subscriber, None] = {}
         self._waiting = 0
@@ -83,7 +90,8 @@ class _SharedCall(abc.ObserverBase[Accepted]):
         self._subscribers[subscriber] = None
         if self.head < 0:
             self.head = after
-            self._subscription.disposable = self._live(after).subscribe(self, scheduler=self._demand)
+            with subscribed_by(self._together):
+                self._subscription.disposable = self._live(after).subscribe(self, scheduler=self._demand)
         else:
             self._weigh()
 
@@ -129,6 +137,7 @@ class _Subscriber:
     def __init__(self, call: _SharedCall, observer: abc.ObserverBase[Accepted], after: int) -> None:
         self._call = call
         self._observer = observer
+        self._who = SUBSCRIBER.get()
         self._sequence = after
         self._paused = self._over = False
         self._catching_up: SerialDisposable | None = None
@@ -185,7 +194,7 @@ class _Subscriber:
     def _deliver(self, accepted: Accepted) -> None:
         self._sequence = accepted.sequence
         try:
-            self._observer.on_next(accepted)
+            self._tell(self._observer.on_next, accepted)
         except Exception as error:  # its own error, once; the others notice nothing
             self.cancel()
             tell_raised(self._call.clock, self._observer, error)
@@ -197,12 +206,22 @@ class _Subscriber:
                 self._fail(call.error)
             else:
                 self.cancel()
-                self._observer.on_completed()
+                self._tell(self._observer.on_completed)
 
     def _fail(self, error: Exception) -> None:
         if not self._over:
             self.cancel()
-            self._observer.on_error(error)
+            self._tell(self._observer.on_error, error)
+
+    def _tell(self, hear: Callable[[*Ts], None], *what: *Ts) -> None:
+        """In the name of this subscriber, though it was another's call that said it."""
+        token, began = SUBSCRIBER.set(self._who), monotonic()
+        try:
+            hear(*what)
+        finally:
+            SUBSCRIBER.reset(token)
+            if monotonic() - began > BLOCKED and self._call.clock.runs_by_itself:
+                report_blocked(began, self._who)
 
     def _catch_up(self) -> None:
         self._catching_up = SerialDisposable()

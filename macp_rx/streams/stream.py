@@ -18,7 +18,7 @@ from reactivex.internal.exceptions import SequenceContainsNoElementsError
 
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpClosedError, MacpOverflowError, MacpTimeoutError
-from macp_rx.transport.base import SUBSCRIBER, Receiver
+from macp_rx.transport.base import SUBSCRIBER, Receiver, subscribed_by
 from macp_rx.transport.telemetry import Buffer
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "raise_later",
     "stream",
     "tell_raised",
+    "whose",
 ]
 
 T = TypeVar("T")
@@ -102,13 +103,8 @@ class Stream(Observable[T_co], Generic[T_co]):
         scheduler: abc.SchedulerBase | None = None,
     ) -> abc.DisposableBase:
         """As RxPY's; remembers for whom, so that ``client.subscriptions`` and the log can name it."""
-        if SUBSCRIBER.get() is not None:  # one that is subscribed to for another's sake
+        with subscribed_by(whose(on_next)):
             return super().subscribe(on_next, on_error, on_completed, scheduler=scheduler)
-        token = SUBSCRIBER.set(on_next)
-        try:
-            return super().subscribe(on_next, on_error, on_completed, scheduler=scheduler)
-        finally:
-            SUBSCRIBER.reset(token)
 
     def _subscribe_core(
         self, observer: abc.ObserverBase[T_co], scheduler: abc.SchedulerBase | None = None
@@ -247,6 +243,14 @@ class Stream(Observable[T_co], Generic[T_co]):
                 yield pull.take()
         finally:
             pull.dispose()
+
+
+def whose(on_next: object) -> object:
+    """For whom something is subscribed to: an operator does it for another's sake, in whose callback it may be."""
+    module: str = getattr(getattr(on_next, "on_next", on_next), "__module__", None) or ""
+    is_operators = on_next is None or module.partition(".")[0] in ("macp_rx", "reactivex")
+    already = SUBSCRIBER.get()
+    return already if is_operators and already is not None else on_next
 
 
 def stream(observable: Observable[T], clock: Clock) -> Stream[T]:
