@@ -10,7 +10,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable, SerialDisposable
 
 from macp_rx.operators.lift import lift
-from macp_rx.streams.stream import Demand, Stream, on_demand, tell_raised
+from macp_rx.streams.stream import Demand, Stream, on_demand, tell_end, tell_raised
 
 __all__ = ["shared"]
 
@@ -79,12 +79,10 @@ class _Run(abc.ObserverBase[A]):
                 member.observer.on_error(error)
 
     def on_error(self, error: Exception) -> None:
-        for member in self._end():
-            member.observer.on_error(error)
+        tell_end([member.observer for member in self._end()], error)
 
     def on_completed(self) -> None:
-        for member in self._end():
-            member.observer.on_completed()
+        tell_end([member.observer for member in self._end()], None)
 
     def leave(self, member: _Member[A]) -> None:
         with self._sharing.lock:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, Generic, Protocol, Self, TypeVar, cast, overload
@@ -32,6 +32,7 @@ __all__ = [
     "on_demand",
     "raise_later",
     "stream",
+    "tell_end",
     "tell_raised",
     "whose",
 ]
@@ -309,6 +310,16 @@ def tell_raised(clock: Clock, observer: abc.ObserverBase[T], error: Exception) -
     Not at once: one that has no on_error raises again, and it would be the call that fails.
     """
     clock.run_later(0, partial(observer.on_error, error))
+
+
+def tell_end(observers: Sequence[abc.ObserverBase[T]], error: Exception | None) -> None:
+    """Tells each observer of the end, in their order, whatever another raises, such as one that has no on_error."""
+    with ExitStack() as told:
+        for observer in reversed(observers):
+            if error is None:
+                told.callback(observer.on_completed)
+            else:
+                told.callback(observer.on_error, error)
 
 
 def raise_later(clock: Clock, error: Exception) -> None:
