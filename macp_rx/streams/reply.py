@@ -45,7 +45,7 @@ class Reply(Stream[T_co]):
         ) -> abc.DisposableBase:
             return Running(shared.clock, lambda: waited_on(shared, start(observer), scheduler), observer)
 
-        super().__init__(Observable(subscribe), shared.clock)
+        super().__init__(Observable(subscribe), shared.clock, can_wait=True)  # one item fits into any buffer
         self._shared = shared
         self._start = start
 

@@ -79,13 +79,10 @@ def test_what_nobody_takes_is_logged_and_the_scheduler_lives_on(
     on_next: Callable[[int], None] | None, on_completed: Callable[[], None] | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """RxPY's thread ends with the first exception that reaches it, and whoever else is on it hears nothing more."""
-    scheduler, heard = EventLoopScheduler(), Recorder()
-    try:
-        rx.of(1).pipe(mo.deliver_on(scheduler, overflow="error")).subscribe(on_next, None, on_completed)
-        rx.of(1, 2).pipe(mo.deliver_on(scheduler, overflow="error")).subscribe(heard)
-        heard.wait_for_end()
-    finally:
-        scheduler.dispose()
+    scheduler, heard = EventLoopScheduler(exit_if_empty=True), Recorder()
+    rx.of(1).pipe(mo.deliver_on(scheduler, overflow="error")).subscribe(on_next, None, on_completed)
+    rx.of(1, 2).pipe(mo.deliver_on(scheduler, overflow="error")).subscribe(heard)
+    heard.wait_for_end()
     assert heard.items == [1, 2]
     assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["mine"]
 
@@ -137,6 +134,19 @@ def test_pause_is_refused_where_a_foreign_operator_hides_it(connect: Connect) ->
         Subject[int]().pipe(mo.deliver_on(scheduler))
     events.pipe(mo.deliver_on(scheduler), ops.map(str))
     events.pipe(ops.map(str), mo.deliver_on(scheduler, overflow="latest"))
+
+
+def test_one_value_needs_no_source_that_waits(connect: Connect) -> None:
+    client = connect("chair")
+    session = DecisionSession(client)
+    session.start(intent="one", participants=["chair"], ttl_ms=60_000)
+    scheduler, heard = EventLoopScheduler(exit_if_empty=True), [Recorder(), Recorder()]
+    session.rx.cancel().pipe(mo.deliver_on(scheduler)).subscribe(heard[0])
+    session.outcome.pipe(mo.deliver_on(scheduler, buffer=1)).subscribe(heard[1])
+    for recorder in heard:
+        recorder.wait_for_end()
+    assert [recorder.error for recorder in heard] == [None, None]
+    assert [len(recorder.items) for recorder in heard] == [1, 1]
 
 
 @pytest.mark.parametrize(("buffer", "overflow"), [(0, "pause"), (1, "sometimes")])
