@@ -22,7 +22,7 @@ from macp_rx.errors import (
     MacpTimeoutError,
 )
 from macp_rx.streams.session import subscribe_frame
-from macp_rx.streams.stream import Pull, Stream, tell_end, tell_raised
+from macp_rx.streams.stream import OneOfMany, Pull, Stream, tell_end, tell_raised
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call
 from macp_rx.transport.methods import STREAM_SESSION
@@ -284,22 +284,23 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
         def join() -> None:
             if left:
                 return
-            observers.append(observer)
+            observers.append(named)
             while observers is self._observers and observers and self._received.available:
                 self._dispatch(self._received.take())
-            if self._ended and observer in observers:
-                observers.remove(observer)
-                tell_end([observer], self._error)
+            if self._ended and named in observers:
+                observers.remove(named)
+                tell_end([named], self._error)
 
         def leave() -> None:
-            if observer in observers:
-                observers.remove(observer)
+            if named in observers:
+                observers.remove(named)
 
         def dispose() -> None:
             left.append(True)
             with suppress(MacpClosedError):
                 self.clock.run_soon(leave)
 
+        named = OneOfMany(observer, self.clock)
         left: list[bool] = []
         self.clock.run_soon(join)
         return Disposable(dispose)

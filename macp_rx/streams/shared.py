@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
-from typing import Final, TypeVarTuple
+from typing import Final
 
 from reactivex import abc
 from reactivex.disposable import SerialDisposable
@@ -13,13 +12,11 @@ from reactivex.disposable import SerialDisposable
 from macp_rx.clock import Clock
 from macp_rx.protocol.messages import Accepted
 from macp_rx.streams.source import cold
-from macp_rx.streams.stream import Demand, Stream, tell_raised
-from macp_rx.transport.base import BLOCKED, SUBSCRIBER, report_blocked, subscribed_by
+from macp_rx.streams.stream import Demand, OneOfMany, Stream, tell_raised
+from macp_rx.transport.base import subscribed_by
 from macp_rx.transport.shared import SharedTransport
 
 __all__ = ["WINDOW", "Shared"]
-
-Ts = TypeVarTuple("Ts")
 
 WINDOW: Final = 256
 """How many envelopes the call's subscribers share; whoever is farther behind gets a catch-up call of its own."""
@@ -136,8 +133,7 @@ class _Subscriber:
 
     def __init__(self, call: _SharedCall, observer: abc.ObserverBase[Accepted], after: int) -> None:
         self._call = call
-        self._observer = observer
-        self._who = SUBSCRIBER.get()
+        self._observer = OneOfMany(observer, call.clock)
         self._sequence = after
         self._paused = self._over = False
         self._catching_up: SerialDisposable | None = None
@@ -194,7 +190,7 @@ class _Subscriber:
     def _deliver(self, accepted: Accepted) -> None:
         self._sequence = accepted.sequence
         try:
-            self._tell(self._observer.on_next, accepted)
+            self._observer.on_next(accepted)
         except Exception as error:  # its own error, once; the others notice nothing
             self.cancel()
             tell_raised(self._call.clock, self._observer, error)
@@ -206,22 +202,12 @@ class _Subscriber:
                 self._fail(call.error)
             else:
                 self.cancel()
-                self._tell(self._observer.on_completed)
+                self._observer.on_completed()
 
     def _fail(self, error: Exception) -> None:
         if not self._over:
             self.cancel()
-            self._tell(self._observer.on_error, error)
-
-    def _tell(self, hear: Callable[[*Ts], None], *what: *Ts) -> None:
-        """In the name of this subscriber, though it was another's call that said it."""
-        token, began = SUBSCRIBER.set(self._who), monotonic()
-        try:
-            hear(*what)
-        finally:
-            SUBSCRIBER.reset(token)
-            if monotonic() - began > BLOCKED and self._call.clock.runs_by_itself:
-                report_blocked(began, self._who)
+            self._observer.on_error(error)
 
     def _catch_up(self) -> None:
         self._catching_up = SerialDisposable()

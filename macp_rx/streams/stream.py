@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequen
 from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final, Generic, Protocol, Self, TypeVar, cast, overload
+from time import monotonic
+from typing import Any, Final, Generic, Protocol, Self, TypeVar, TypeVarTuple, cast, overload
 
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
@@ -18,13 +19,14 @@ from reactivex.internal.exceptions import SequenceContainsNoElementsError
 
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpClosedError, MacpOverflowError, MacpTimeoutError
-from macp_rx.transport.base import SUBSCRIBER, Receiver, subscribed_by
+from macp_rx.transport.base import BLOCKED, SUBSCRIBER, Receiver, report_blocked, subscribed_by
 from macp_rx.transport.telemetry import Buffer
 
 __all__ = [
     "OVERFLOW_FACTOR",
     "Cancellable",
     "Demand",
+    "OneOfMany",
     "Pausable",
     "Pull",
     "Running",
@@ -47,6 +49,7 @@ D = TypeVar("D")
 E = TypeVar("E")
 F = TypeVar("F")
 R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
 
 HIGH_WATER: Final = 256
 """How many items wait for a pull consumer before the source is told to wait; the server's own buffer has the same size."""
@@ -302,6 +305,43 @@ class Running(abc.DisposableBase):
         self._disposed = True
         with suppress(MacpClosedError):  # the loop is gone, and every call with it
             self._clock.run_soon(self._end)
+
+
+class OneOfMany(abc.ObserverBase[T]):
+    """One of the observers that one call serves: it hears in its own name, though the call is in another's.
+
+    Args:
+        observer: who; subscribed just now.
+        clock: what the call lives on.
+    """
+
+    __slots__ = ("_blocks", "_observer", "_who")
+
+    def __init__(self, observer: abc.ObserverBase[T], clock: Clock) -> None:
+        self._observer = observer
+        self._who = SUBSCRIBER.get()
+        self._blocks = clock.runs_by_itself  # under virtual time nobody waits for it
+
+    def on_next(self, value: T) -> None:
+        """Hears an item."""
+        self._hear(self._observer.on_next, value)
+
+    def on_error(self, error: Exception) -> None:
+        """Hears the end by an error."""
+        self._hear(self._observer.on_error, error)
+
+    def on_completed(self) -> None:
+        """Hears the end."""
+        self._hear(self._observer.on_completed)
+
+    def _hear(self, hear: Callable[[*Ts], None], *what: *Ts) -> None:
+        token, began = SUBSCRIBER.set(self._who), monotonic()
+        try:
+            hear(*what)
+        finally:
+            SUBSCRIBER.reset(token)
+            if self._blocks and monotonic() - began > BLOCKED:
+                report_blocked(began, self._who)
 
 
 def tell_raised(clock: Clock, observer: abc.ObserverBase[T], error: Exception) -> None:

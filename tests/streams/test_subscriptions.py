@@ -12,6 +12,7 @@ from reactivex import Observable
 from reactivex import operators as ops
 
 from macp_rx import Accepted, DecisionSession, MacpClient, Message, Runtime
+from macp_rx import operators as mo
 from macp_rx.protocol.modes import decision
 from tests.conftest import SERVER, Connect, Recorder, wait_until
 
@@ -86,6 +87,18 @@ def beside_others(client: MacpClient, session: DecisionSession, slow: Slow) -> N
     session.events.subscribe(show_too)
 
 
+def beside_others_by_an_operator(client: MacpClient, session: DecisionSession, slow: Slow) -> None:
+    events = client.session_events(session.session_id).pipe(mo.shared())
+    events.subscribe(show)
+    events.subscribe(slow.slow)
+
+
+def of_both_directions(client: MacpClient, session: DecisionSession, slow: Slow) -> None:
+    both = client.open_stream(session.session_id)
+    both.subscribe(show)
+    both.subscribe(slow.slow)
+
+
 def inside_another(client: MacpClient, session: DecisionSession, slow: Slow) -> None:
     def another(_accepted: Accepted) -> None:
         of_its_own(client, session, slow)
@@ -101,7 +114,18 @@ def behind_a_timer(client: MacpClient, session: DecisionSession, slow: Slow) -> 
     client.session_events(session.session_id).pipe(ops.debounce(0.001)).subscribe(slow.slow)
 
 
-@pytest.mark.parametrize("subscribe", [of_its_own, beside_others, inside_another, of_a_reply, behind_a_timer])
+@pytest.mark.parametrize(
+    "subscribe",
+    [
+        of_its_own,
+        beside_others,
+        beside_others_by_an_operator,
+        of_both_directions,
+        inside_another,
+        of_a_reply,
+        behind_a_timer,
+    ],
+)
 @pytest.mark.parametrize("connect", ["port", SERVER], indirect=True)
 def test_a_callback_that_blocks_the_io_thread_is_named(
     subscribe: Callable[[MacpClient, DecisionSession, Slow], None],
