@@ -34,7 +34,13 @@ Res = TypeVar("Res", bound=Protobuf)
 
 
 def watch(
-    shared: SharedTransport, method: Method[Req, Res], request: Req, *, auth: AuthConfig | None, timeout: float | None
+    shared: SharedTransport,
+    method: Method[Req, Res],
+    request: Req,
+    *,
+    auth: AuthConfig | None,
+    timeout: float | None,
+    listed: bool = True,
 ) -> Stream[Res]:
     """A server stream: emits each response.
 
@@ -47,12 +53,13 @@ def watch(
         request: its request.
         auth: who is calling.
         timeout: seconds after which the stream ends cleanly; None goes on until the server ends it.
+        listed: in ``client.subscriptions``.
     """
 
     def start(observer: abc.ObserverBase[Res]) -> Cancellable:
         return shared.transport.stream(method, [request], observer, auth=auth)
 
-    source: Observable[Res] = cold(shared, start, method.path.rpartition("/")[2])
+    source: Observable[Res] = cold(shared, start, method.path.rpartition("/")[2] if listed else "")
     responses: Stream[Res] = Stream(source, shared.clock, can_wait=True)
     if timeout is None:
         return responses
@@ -86,7 +93,7 @@ def kept_watching(
     Errors:
         MacpTransportError: it failed for good.
     """
-    responses = watch(shared, method, request, auth=auth, timeout=None)
+    responses = watch(shared, method, request, auth=auth, timeout=None, listed=False)  # what it is for is
 
     def unending(observer: abc.ObserverBase[Res], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
         def ended() -> None:
