@@ -197,6 +197,11 @@ class Stream(Observable[T_co], Generic[T_co]):
         """The same."""
         return self + other
 
+    def __getitem__(self, key: slice | int) -> Stream[T_co]:
+        """A part of it, as Python slices: ``events[:3]``."""
+        part = super().__getitem__(key)
+        return part if isinstance(part, Stream) else self.derived(part)
+
     def run(self, scheduler: abc.SchedulerBase | None = None) -> T_co:
         """Blocks until the stream ends and returns its last item.
 
