@@ -32,6 +32,7 @@ from macp_rx.streams.outcome import Outcome
 from macp_rx.streams.shared import Shared
 from macp_rx.streams.stream import Stream, raise_later, stream
 from macp_rx.transport.auth import AuthConfig
+from macp_rx.transport.base import subscribed_by
 
 if TYPE_CHECKING:  # who only reads and sends imports no operators
     from macp_rx.operators.states import Rules
@@ -271,7 +272,8 @@ class SessionVerbs:
             MacpSessionError: what the agent returned is no Observable.
         """
         report = on_error or self.log_error
-        return self.spoken(agent, self.events, report).subscribe(on_error=report)
+        with subscribed_by(agent):
+            return self.spoken(agent, self.events, report).subscribe(on_error=report)
 
     def spoken(self, agent: Agent, events: Stream[Accepted], on_refusal: Callable[[Exception], None]) -> Stream[Ack]:
         """What an agent says about these events, sent in order: the Acks. What `join` subscribes to.

@@ -15,6 +15,7 @@ from reactivex.disposable import CompositeDisposable, Disposable
 
 from macp_rx.errors import MacpOverflowError, MacpSessionError, MacpTimeoutError
 from macp_rx.operators.lift import lift, on_clock, seconds_of
+from macp_rx.streams.stream import tell_raised
 
 __all__ = ["Closable", "map_async"]
 
@@ -131,7 +132,7 @@ def map_async(
                     failed(item, error)
                     return
                 if not isawaitable(made):
-                    observer.on_next(made)
+                    give(made)
                     return
                 task = clock.loop.create_task(_within(limit, made))
                 running[task] = item, made
@@ -147,7 +148,7 @@ def map_async(
                     return
                 error = asyncio.CancelledError() if task.cancelled() else task.exception()
                 if error is None:
-                    observer.on_next(task.result())
+                    give(task.result())
                 elif isinstance(error, Exception):
                     failed(item, error)
                 else:
@@ -166,7 +167,14 @@ def map_async(
                 except Exception as another:
                     fail(another)
                 else:
-                    observer.on_next(instead)
+                    give(instead)
+
+            def give(answer: B) -> None:
+                try:
+                    observer.on_next(answer)
+                except Exception as error:  # its own; a task's end has nobody above it who could tell it
+                    cancel()
+                    tell_raised(clock, observer, error)
 
             def fail(error: Exception) -> None:
                 cancel()
