@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from xml.etree.ElementTree import Element
 
@@ -75,12 +75,10 @@ def svg(
     layout = laid_out(stops, PAD + name_width, width - PAD)
     lanes = _lanes(labels, stops_in(layout), operators or {})
     text = title or f"{len(events)} events on {len(names)} lanes"
-    needed = layout.rows[0].end + PAD if len(layout.rows) == 1 else width
     boxes = max((width_of(lane.operator, 12, code=True) for lane in lanes), default=0) + 40 + PAD + name_width
-    needed = min(width, max(needed, boxes, width_of(title, 14) + 2 * PAD, 320))
-    if len(layout.rows) == 1:
-        only = layout.rows[0]
-        layout = Layout((Row(only.begin, needed - PAD, only.stops, only.cuts),), layout.stops)
+    needed = min(width, max(layout.rows[0].end + PAD, boxes, width_of(title, 14) + 2 * PAD, 320))
+    rows = tuple(replace(row, end=needed - PAD) for row in layout.rows)
+    layout = Layout(rows, layout.stops)
     picture = Picture(text, needed)
     top = PAD
     if title:

@@ -18,7 +18,7 @@ __all__ = ["RADIUS", "Layout", "Mark", "Row", "Stop", "laid_out", "stops_of"]
 RADIUS: Final = 10.0
 """Of a mark."""
 
-ROOM: Final = 104.0
+ROOM: Final = 132.0
 """How wide a label may be."""
 
 STOPS: Final = 120
@@ -255,11 +255,27 @@ class Layout:
 def laid_out(stops: Sequence[Stop], left: float, right: float) -> Layout:
     """Gives each stop its place: time to scale, as far as labels leave room and silences are not too long.
 
+    Several rows are made as long as one another, as far as that goes.
+
     Args:
         stops: in order.
         left: where rows begin.
         right: where they end at the latest.
     """
+    rows = len(_filled(stops, left, right).rows)
+    if rows > 1:
+        too_narrow = left + (right - left) / 2
+        while right - too_narrow > 8:
+            middle = (too_narrow + right) / 2
+            if len(_filled(stops, left, middle).rows) == rows:
+                right = middle
+            else:
+                too_narrow = middle
+    return _filled(stops, left, right)
+
+
+def _filled(stops: Sequence[Stop], left: float, right: float) -> Layout:
+    """One row after the other, each as full as it gets."""
     gaps = sorted(later.time - earlier.time for earlier, later in pairwise(stops) if later.time > earlier.time)
     usual = gaps[(len(gaps) - 1) * 3 // 4] if gaps else 1
     rows: list[Row] = []
