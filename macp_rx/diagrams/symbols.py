@@ -25,6 +25,9 @@ __all__ = ["GLYPHS", "Shape", "Symbol", "explained", "said", "symbol_of"]
 
 Shape = Literal["circle", "square", "hexagon", "triangle", "diamond", "seal", "pill", "cross", "clock", "break", "bar"]
 
+LETTERS: Final = 200
+"""So many letters of a text at the most: a payload may be a megabyte."""
+
 GLYPHS: Final[Mapping[str, str]] = {
     "yes": "M-4 .4 L-1.2 3.2 L4.2 -3.2",
     "no": "M-3.2 -3.2 L3.2 3.2 M3.2 -3.2 L-3.2 3.2",
@@ -66,11 +69,16 @@ def symbol_of(what: Notification) -> Symbol:
     """How a notification is drawn."""
     match what:
         case Next(value):
-            return _value(value)
+            symbol = _value(value)
         case Failed(error):
-            return _error(error)
+            symbol = _error(error)
         case Completed():
-            return Symbol("bar", "steel", "", stands_out=True)
+            symbol = Symbol("bar", "steel", "", stands_out=True)
+    if max(len(symbol.glyph), len(symbol.label), len(symbol.detail)) <= LETTERS:
+        return symbol
+    return replace(
+        symbol, glyph=symbol.glyph[:LETTERS], label=symbol.label[:LETTERS], detail=symbol.detail[:LETTERS]
+    )
 
 
 def said(symbol: Symbol) -> str:
