@@ -314,7 +314,8 @@ class _Rows:
             text = duration(time)
             if shown is not None and text == duration(shown):
                 text = f"+{duration(time - shown)}"  # so close behind the last one that three digits do not tell
-            half, middle = width_of(text, 10) / 2, (first + last) / 2
+            half = width_of(text, 10) / 2
+            middle = min((first + last) / 2, row.end + PAD - half)
             if middle - half >= taken + 4:
                 write(axis, text, "small muted middle", middle, y + 15)
                 taken = middle + half

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, cast
 from zlib import crc32
 
 from google.protobuf.message import Message as Protobuf
@@ -76,9 +76,7 @@ def symbol_of(what: Notification) -> Symbol:
             symbol = Symbol("bar", "steel", "", stands_out=True)
     if max(len(symbol.glyph), len(symbol.label), len(symbol.detail)) <= LETTERS:
         return symbol
-    return replace(
-        symbol, glyph=symbol.glyph[:LETTERS], label=symbol.label[:LETTERS], detail=symbol.detail[:LETTERS]
-    )
+    return replace(symbol, glyph=symbol.glyph[:LETTERS], label=symbol.label[:LETTERS], detail=symbol.detail[:LETTERS])
 
 
 def said(symbol: Symbol) -> str:
@@ -116,7 +114,18 @@ def _json(value: object) -> str:
         told = canonical.to_json(value) if isinstance(value, Protobuf) else to_json(value)
     except MacpSessionError:
         return _text(value) or type(value).__name__
-    return json.dumps(told, ensure_ascii=False)
+    return json.dumps(_bare(told), ensure_ascii=False)
+
+
+def _bare(told: object) -> object:
+    """JSON without the names of classes, which are there to read it back."""
+    if isinstance(told, list):
+        return [_bare(member) for member in cast("list[object]", told)]
+    if not isinstance(told, dict):
+        return told
+    members = {name: _bare(member) for name, member in cast("dict[str, object]", told).items() if name != "@"}
+    # one member beside the name: the fields, items or message of a value, or the name of an enum's member
+    return next(iter(members.values())) if "@" in told and len(members) == 1 else members
 
 
 def _items(value: object) -> str:

@@ -15,6 +15,7 @@ from macp.v1.envelope_pb2 import Envelope
 from macp_rx import (
     Accepted,
     Connection,
+    Denial,
     MacpGapError,
     MacpSessionError,
     MacpTimeoutError,
@@ -123,6 +124,13 @@ def test_a_tooltip_tells_all() -> None:
     assert found.tips == [
         'alice at 1ms 500us: Vote p1 approve\n#7 Vote {"proposal_id": "p1", "vote": "APPROVE", "reason": ""}'
     ]
+
+
+def test_a_tooltip_of_a_value_has_no_names_of_classes_and_no_addresses() -> None:
+    (tip,) = drawn((0, "a", Refusal("a", "Vote", "POLICY_DENIED", (Denial("veto", "bob objects"),)))).tips
+    assert tip.splitlines()[1].endswith('"denials": [{"code": "veto", "message": "bob objects", "participants": []}]}')
+    (tip,) = drawn((0, "a", object())).tips
+    assert tip == "a at 0ms: object\nobject"
 
 
 # Never by colour alone.
