@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from macp.modes.decision.v1.decision_pb2 import VotePayload
+
+from macp_rx import diagrams
+from macp_rx import operators as mo
+from macp_rx.timeline import Timeline
+from tests.diagrams.stories import rollout
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,3 +29,10 @@ def test_the_gallery_is_what_a_fresh_process_draws(tmp_path: Path, hash_seed: st
     assert fresh.keys() == committed.keys()
     for name, drawn in fresh.items():
         assert drawn == committed[name], f"{name}: run scripts/gallery"
+
+
+def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/gallery.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {"run": rollout(), "mo": mo, "VotePayload": VotePayload})
+    assert (tmp_path / "run.svg").read_text() == diagrams.svg(rollout().timeline or Timeline()).text

@@ -85,7 +85,7 @@ def svg(
         write(picture.root, shorten(title, 14, needed - 2 * PAD), "title", PAD, top + 12)
         top += 30
     for number, row in enumerate(layout.rows):
-        top = _Rows(picture, timeline, layout, lanes, number, row, top).draw()
+        top = _DrawnRow(picture, timeline, layout, lanes, number, row, top).draw()
     return picture.finished(top + PAD - 10, theme, plain_text(timeline))
 
 
@@ -122,8 +122,7 @@ class _Lane:
     Attributes:
         name: what is written before it.
         operator: what stands in the box above it; blank for no box.
-        height: of the lane and the box.
-        tall: the same of the lane alone.
+        tall: the room for the lane alone.
     """
 
     name: str
@@ -137,7 +136,7 @@ class _Lane:
 
     @property
     def height(self) -> float:
-        """The room for all of it."""
+        """The room for both."""
         return self.tall + self.box
 
 
@@ -149,7 +148,7 @@ def _lanes(names: Sequence[str], marks: Sequence[Mark], operators: Mapping[str, 
     return [_Lane(name, operators.get(name, ""), tall[texts[number]]) for number, name in enumerate(names)]
 
 
-class _Rows:
+class _DrawnRow:
     """Draws one row."""
 
     def __init__(
@@ -222,7 +221,7 @@ class _Rows:
         if stops:
             first, (last, mark) = stops[0][0], stops[-1]
             begin = min(begin, (first.row, first.x))
-            end = (last.row, last.x) if mark.ends and _is_end(mark) else max(end, (last.row, last.x))
+            end = (last.row, last.x) if mark.ends else max(end, (last.row, last.x))
         left = row.begin if begin[0] < here else begin[1] if begin[0] == here else row.end
         right = row.end if end[0] > here else end[1] if end[0] == here else row.begin
         return left, right
@@ -246,7 +245,7 @@ class _Rows:
         text = operator if len(operator) <= letters else operator[: letters - 1] + "…"
         write(group, text, "code middle", row.begin + width / 2, top + 20.5)
         if text != operator:
-            add(group, "title").text = operator
+            add(group, "title").text = _tip(operator)
 
     def _span(self, group: Element, span: Span, y: float) -> None:
         row = self._row
@@ -320,10 +319,6 @@ class _Rows:
                 write(axis, text, "small muted middle", middle, y + 15)
                 taken = middle + half
                 shown = shown if text.startswith("+") else time
-
-
-def _is_end(mark: Mark) -> bool:
-    return mark.symbol.shape in ("bar", "cross", "clock", "break") and mark.symbol.stands_out
 
 
 def _tip(text: str) -> str:

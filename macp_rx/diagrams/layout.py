@@ -11,7 +11,7 @@ from typing import Final
 
 from macp_rx.diagrams.picture import width_of
 from macp_rx.diagrams.symbols import Symbol, said
-from macp_rx.timeline import Completed, Event
+from macp_rx.timeline import Completed, Event, Next
 
 __all__ = ["RADIUS", "Layout", "Mark", "Row", "Stop", "laid_out", "stops_of"]
 
@@ -127,10 +127,10 @@ def stops_of(events: Sequence[tuple[int, Event]], lanes: Sequence[str], looks: S
     index = {name: number for number, name in enumerate(lanes)}
     speaking = frozenset(event.lane for _number, event in events if _is_speech(event))
     last = {event.lane: number for number, event in events}
-    marks = [
-        (event, Mark(index.get(event.lane, len(lanes) - 1), look, [(number, event)], ends=last[event.lane] == number))
-        for (number, event), look in zip(events, looks, strict=True)
-    ]
+    marks: list[tuple[Event, Mark]] = []
+    for (number, event), look in zip(events, looks, strict=True):
+        ends = last[event.lane] == number and not isinstance(event.what, Next)
+        marks.append((event, Mark(index.get(event.lane, len(lanes) - 1), look, [(number, event)], ends=ends)))
     alone = sum(look.stands_out for look in looks) <= STOPS // 2
     size = 1
     while True:

@@ -24,6 +24,7 @@ class Svg:
     Attributes:
         text: the SVG.
         plain: what is shown where there are no pictures: a terminal, a diff.
+        theme: in whose colours it is.
     """
 
     text: str

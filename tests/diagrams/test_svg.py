@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -27,7 +28,7 @@ from macp_rx import operators as mo
 from macp_rx.protocol.modes import decision
 from macp_rx.simulation import Refusal
 from macp_rx.timeline import Completed, Event, Failed, Next, Notification, Span, Timeline
-from tests.diagrams.reading import Drawn
+from tests.diagrams.reading import SVG, Drawn
 from tests.diagrams.stories import long, reconnected, rollout
 from tests.operators.voices import LEGEND
 
@@ -213,6 +214,21 @@ def test_a_subscription_is_a_span() -> None:
     found = drawn((1_000, "a", 1), (5_000, "a", 2), spans=(Span("a", 0, 3_000), Span("a", 2_000, None)))
     assert "subscribed from 0 to 3 ms" in found.tips
     assert "subscribed from 2 ms to the end" in found.tips
+
+
+def test_only_an_end_ends_a_lane() -> None:
+    def goes_on(*events: tuple[int, str, object]) -> bool:
+        return any(line.attrib["d"].count("L") == 2 for line in drawn(*events).root.iter(f"{SVG}path") if is_line(line))
+
+    def is_line(element: Any) -> bool:
+        return bool(element.attrib.get("class") == "line")
+
+    assert goes_on((1, "a", 1))
+    assert goes_on((1, "a", mo.UNDECIDED))
+    assert goes_on((1, "a", Status(Connection.GAP, 5, missing=12)))
+    assert goes_on((1, "a", Failed(ValueError("x"))), (2, "a", "and again"))
+    assert not goes_on((1, "a", Failed(MacpTimeoutError("late"))))
+    assert not goes_on((1, "a", Completed()))
 
 
 # Time.
