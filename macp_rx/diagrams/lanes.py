@@ -73,9 +73,9 @@ def svg(
     stops = stops_of(events, labels, looks)
     name_width = min(NAME, max((width_of(label, 12) for label in labels), default=0)) + 14
     layout = laid_out(stops, PAD + name_width, width - PAD)
-    lanes = _lanes(labels, stops_in(layout), operators or {})
+    made = operators or {}
     text = title or f"{len(events)} events on {len(names)} lanes"
-    boxes = max((width_of(lane.operator, 12, code=True) for lane in lanes), default=0) + 40 + PAD + name_width
+    boxes = max((width_of(text, 12, code=True) for text in made.values()), default=0) + 40 + PAD + name_width
     needed = min(width, max(layout.rows[0].end + PAD, boxes, width_of(title, 14) + 2 * PAD, 320))
     rows = tuple(replace(row, end=needed - PAD) for row in layout.rows)
     layout = Layout(rows, layout.stops)
@@ -85,13 +85,9 @@ def svg(
         write(picture.root, shorten(title, 14, needed - 2 * PAD), "title", PAD, top + 12)
         top += 30
     for number, row in enumerate(layout.rows):
+        lanes = _lanes(labels, row, made)
         top = _DrawnRow(picture, timeline, layout, lanes, number, row, top).draw()
     return picture.finished(top + PAD - 10, theme, plain_text(timeline))
-
-
-def stops_in(layout: Layout) -> list[Mark]:
-    """All marks."""
-    return [mark for stop in layout.stops for mark in stop.marks]
 
 
 def plain_text(timeline: Timeline) -> str:
@@ -117,7 +113,7 @@ def duration(microseconds: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Lane:
-    """How much room a lane takes in each row.
+    """How much room a lane takes in a row.
 
     Attributes:
         name: what is written before it.
@@ -140,11 +136,14 @@ class _Lane:
         return self.tall + self.box
 
 
-def _lanes(names: Sequence[str], marks: Sequence[Mark], operators: Mapping[str, str]) -> list[_Lane]:
+def _lanes(names: Sequence[str], row: Row, operators: Mapping[str, str]) -> list[_Lane]:
+    """As tall as what is on them in this row: a line, marks, marks with one text below, or with two."""
     texts = [0] * len(names)
-    for mark in marks:
-        texts[mark.lane] = max(texts[mark.lane], 2 if mark.detail else 1 if mark.label else 0)
-    tall = (38.0, 52.0, 64.0)
+    for mark in (mark for stop in row.stops for mark in stop.marks):
+        texts[mark.lane] = max(
+            texts[mark.lane], 3 if mark.detail and mark.label else 2 if mark.detail or mark.label else 1
+        )
+    tall = (32.0, 38.0, 52.0, 64.0)
     return [_Lane(name, operators.get(name, ""), tall[texts[number]]) for number, name in enumerate(names)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -107,6 +108,18 @@ def test_a_timer_of_an_operator_runs_in_virtual_time() -> None:
     picture = diagrams.explain([mo.of_type(VotePayload), mo.within(60, otherwise=mo.UNDECIDED)], late)
     assert "undecided" in Drawn(picture).texts
     assert "1 min" in Drawn(picture).texts
+
+
+def test_it_runs_where_a_loop_runs_already() -> None:
+    async def answer(item: object) -> object:
+        await asyncio.sleep(3_600)
+        return item
+
+    async def cell() -> diagrams.Svg:
+        return diagrams.explain([mo.map_async(answer)], Marbles().cold("-a|"))
+
+    picture = asyncio.run(cell())
+    assert Timeline.parse(picture.plain).lane("result").events[0] == Event(3_600_001_000, "result", Next("a"))
 
 
 def test_a_connectable_observable_keeps_its_connect() -> None:
