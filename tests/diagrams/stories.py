@@ -72,11 +72,11 @@ def rollout() -> Simulation:
 
 def fixture(name: str) -> Timeline:
     """A story of the conformance suite, a message every 100 ms."""
-    read = Fixture(CONFORMANCE / f"{name}.json")
+    read = Fixture(name, (CONFORMANCE / f"{name}.json").read_text())
     clock = VirtualClock()
     events: list[Event] = []
     with Runtime(clock=clock) as runtime:
-        client = MacpClient.embedded(agent=read.initiator, runtime=runtime)
+        client = MacpClient.embedded(agent=read.start(SESSION_ID).sender, runtime=runtime)
         client.send(read.start(SESSION_ID))
         client.session_events(SESSION_ID).subscribe(
             lambda accepted: events.append(Event(clock.time, accepted.sender, Next(accepted))), lambda _error: None

@@ -147,5 +147,5 @@ def test_what_is_no_pipeline_is_an_error() -> None:
         diagrams.explain([], source())
     with pytest.raises(MacpSessionError, match="str is no operator: of a stream it makes str"):
         diagrams.explain([str], source())
-    with MacpClient.embedded(agent="chair") as client, pytest.raises(MacpSessionError, match="on a LoopClock"):
+    with MacpClient.embedded(agent="chair") as client, pytest.raises(MacpSessionError, match="on a _IoClock"):
         diagrams.explain([ops.take(1)], client.session_events("00000000-0000-4000-8000-000000000000"))
