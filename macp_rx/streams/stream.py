@@ -333,6 +333,11 @@ class OneOfMany(abc.ObserverBase[T]):
         self._who = SUBSCRIBER.get()
         self._blocks = clock.runs_by_itself  # under virtual time nobody waits for it
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it has heard the end, as RxPY's observers tell."""
+        return bool(getattr(self._observer, "is_stopped", False))
+
     def on_next(self, value: T) -> None:
         """Hears an item."""
         self._hear(self._observer.on_next, value)
