@@ -64,9 +64,11 @@ def _message(mode: str, message_type: str, text: str) -> Message:
     value = jcs.decode(text)
     if cls is None:
         return Message(mode, text.encode(), message_type)
-    members = cast("dict[str, object]", value) if isinstance(value, dict) else {}
+    payload = canonical.from_json(value, cls)
     known = [field.name for field in cls.DESCRIPTOR.fields]
-    unknown = [name for name in members if name not in known]  # a reader passes over them; a person has mistyped
+    unknown = sorted(
+        cast("dict[str, object]", value).keys() - known
+    )  # a reader passes over them; a person has mistyped
     if unknown:
         raise MacpSessionError(f"a {message_type} has no {', '.join(unknown)}; it has {', '.join(known)}")
-    return Message("", canonical.from_json(value, cls), message_type)
+    return Message("", payload, message_type)

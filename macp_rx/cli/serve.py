@@ -15,7 +15,7 @@ from rich.console import Console
 
 from macp_rx.cli.connection import is_loopback
 from macp_rx.cli.policy_file import read_policy
-from macp_rx.errors import MacpError, MacpRefusedError, MacpSessionError
+from macp_rx.errors import MacpRefusedError, MacpSessionError
 from macp_rx.protocol.receipt import ReceiptSigner
 from macp_rx.runtime import Runtime, Settings, Tls, dev_identity, static_tokens
 from macp_rx.runtime.identity import Identify
@@ -304,7 +304,7 @@ def _check_exposure(bind: str, tls: Tls | None, identify: Identify, *, allow_ins
         if lacks
     ]
     if lacking:
-        raise MacpError(
+        raise MacpSessionError(
             f"{bind} can be reached from other machines, so this needs {' and '.join(lacking)}; or --allow-insecure"
         )
 

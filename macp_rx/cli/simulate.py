@@ -207,10 +207,10 @@ def _number(where: str, value: object) -> Any:
     chances = {each.__name__: each for each in (Uniform, Exponential, LogNormal, Choice)}
     if isinstance(value, Mapping) and len(cast("Mapping[str, object]", value)) == 1:
         ((name, given),) = cast("Mapping[str, Any]", value).items()
-        arguments = [given] if name == "Choice" or not isinstance(given, list) else given
         if name in chances:
+            takes_several = isinstance(given, list) and name != "Choice"
             try:
-                return cast("Any", chances[name])(*arguments)
+                return cast("Any", chances[name])(*(given if takes_several else [given]))
             except TypeError:
                 raise MacpSessionError(f"{where}: {name} does not take {given!r}") from None
     raise MacpSessionError(f"{where} is a number, or one of {', '.join(chances)}, such as {{ LogNormal = [2, 0.5] }}")

@@ -34,9 +34,12 @@ START = json.dumps(
 )
 
 
+CHOSEN = [f"MACP_{name}" for name in ("TARGET", "AGENT", "TOKEN", "CA", "INSECURE", "TIMEOUT")]
+
+
 def environment(**more: str) -> dict[str, str]:
     """Ours, without what would choose a runtime, and wide."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("MACP_")}
+    ours = {name: value for name, value in os.environ.items() if name not in CHOSEN}
     return {**ours, "PYTHONUNBUFFERED": "1", "COLUMNS": "200", **more}
 
 
@@ -67,7 +70,7 @@ def lines(*arguments: str | Path, **more: str) -> list[Any]:
 
 def refused(status: int, *arguments: str | Path, **more: str) -> str:
     """What a command says that ends with this status. In this process: it is the same, and most failures are quick."""
-    unset = dict.fromkeys((name for name in os.environ if name.startswith("MACP_")), None)
+    unset = dict.fromkeys(CHOSEN, None)
     told = CliRunner().invoke(app, [str(each) for each in arguments], env={**unset, "COLUMNS": "200", **more})
     assert isinstance(told.exception, SystemExit), repr(told.exception)
     assert told.exit_code == status, f"{told.exit_code}: {told.output}"
