@@ -28,6 +28,9 @@ PolicyOf = Callable[[str], PolicyDescriptor]
 MOST_LANES: Final = 12
 """A session with more agents has no lanes drawn: there would be no room for what they say."""
 
+NAME: Final = 20
+"""So many letters of an agent's name at the most."""
+
 TYPE_WIDTH: Final = len("CounterProposal")
 
 CHOICES: Final = {"Approve": "APPROVE", "Reject": "REJECT", "Abstain": "ABSTAIN"}
@@ -89,7 +92,7 @@ class _Session:
         self._lanes.setdefault(accepted.sender)
         payload = _payload(accepted)
         self.is_over = accepted.message_type == "Commitment"
-        width = min(16, max(map(len, self._lanes)))
+        width = min(NAME, max(map(len, self._lanes)))
         line = Text.assemble((f"{accepted.sequence:>3} {self._when(accepted):>9}  ", "dim"))
         line.append_text(self._marks(accepted.sender, *_sign(accepted, payload)))
         line.append(f"{plain(accepted.sender)[:width]:<{width}} ", "cyan")

@@ -29,7 +29,7 @@ def marble(
     session: Annotated[
         str | None, typer.Option("--session", metavar="SESSION", help="Only this one.", show_default=False)
     ] = None,
-    title: Annotated[str, typer.Option(help="Stands above the picture.", show_default=False)] = "",
+    title: Annotated[str, typer.Option(metavar="TEXT", help="Stands above the picture.", show_default=False)] = "",
 ) -> None:
     """Draws what was recorded: a lane for each agent, and what stands on it; in the terminal, or as a picture.
 

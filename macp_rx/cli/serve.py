@@ -49,16 +49,23 @@ def serve(
     tls_cert: Annotated[
         Path | None,
         typer.Option(
-            help="PEM of the certificate.", envvar="MACP_TLS_CERT_PATH", dir_okay=False, rich_help_panel=NETWORK
+            metavar="FILE",
+            help="PEM of the certificate.",
+            envvar="MACP_TLS_CERT_PATH",
+            dir_okay=False,
+            rich_help_panel=NETWORK,
         ),
     ] = None,
     tls_key: Annotated[
         Path | None,
-        typer.Option(help="PEM of its key.", envvar="MACP_TLS_KEY_PATH", dir_okay=False, rich_help_panel=NETWORK),
+        typer.Option(
+            metavar="FILE", help="PEM of its key.", envvar="MACP_TLS_KEY_PATH", dir_okay=False, rich_help_panel=NETWORK
+        ),
     ] = None,
     client_ca: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="PEM of the CA that clients' certificates must be signed by (mutual TLS).",
             envvar="MACP_TLS_CLIENT_CA_PATH",
             dir_okay=False,
@@ -68,6 +75,7 @@ def serve(
     tokens: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="JSON file of static tokens. Without one the bearer token is the sender: development.",
             envvar="MACP_AUTH_TOKENS_FILE",
             dir_okay=False,
@@ -135,6 +143,7 @@ def serve(
     store: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="SQLite file that keeps every session; without one they are gone with the process.",
             envvar="MACP_RX_STORE",
             dir_okay=False,
@@ -162,6 +171,7 @@ def serve(
     policies_dir: Annotated[
         Path | None,
         typer.Option(
+            metavar="FOLDER",
             help="Folder of policies (*.json); then no other can be registered.",
             envvar="MACP_POLICIES_DIR",
             file_okay=False,
@@ -180,12 +190,16 @@ def serve(
     runtime_id: Annotated[
         str,
         typer.Option(
-            help="Who issues decision receipts: runtime:ID.", envvar="MACP_RUNTIME_ID", rich_help_panel=RECEIPTS
+            metavar="ID",
+            help="Who issues decision receipts: runtime:ID.",
+            envvar="MACP_RUNTIME_ID",
+            rich_help_panel=RECEIPTS,
         ),
     ] = DEFAULT.runtime_id,
     receipt_key: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="Ed25519 key that signs them: PKCS#8 PEM or JWK. Needs the extra 'receipts'.",
             envvar="MACP_RECEIPT_SIGNING_KEY_PATH",
             dir_okay=False,
@@ -195,6 +209,7 @@ def serve(
     receipt_kid: Annotated[
         str,
         typer.Option(
+            metavar="KID",
             help="Name of that key; a JWK brings its own.",
             envvar="MACP_RECEIPT_SIGNING_KID",
             rich_help_panel=RECEIPTS,
@@ -203,6 +218,7 @@ def serve(
     retired_keys: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="JSON Web Key Set of the keys that no longer sign.",
             envvar="MACP_RECEIPT_PUBLIC_KEYS_PATH",
             dir_okay=False,

@@ -18,7 +18,7 @@ from macp_rx.protocol.modes import MODES
 __all__ = ["cancel", "mode_of", "name_of", "resume", "sessions", "state_of", "suspend"]
 
 Session = Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.")]
-Reason = Annotated[str, typer.Option(help="Why, for people.", show_default=False)]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why, for people.", show_default=False)]
 
 
 class State(StrEnum):
@@ -35,7 +35,10 @@ class State(StrEnum):
 def sessions(
     client: MacpClient,
     mode: Annotated[str, typer.Option(metavar="MODE", help="Only of this mode: decision, or its full name.")] = "",
-    state: Annotated[State | None, typer.Option(help="Only in this state.")] = None,
+    state: Annotated[
+        State | None,
+        typer.Option(metavar="STATE", help="Only in this one: open, suspended, resolved, cancelled or expired."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A line of canonical JSON for each.")] = False,
 ) -> None:
     """Lists the sessions in the runtime's memory, those that have ended included, by id.
