@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import typer
 
@@ -33,15 +35,18 @@ app: typer.Typer = typer.Typer(
     cls=Commands,
 )
 
-for panel, commands in {
+PANELS: Final[Mapping[str, tuple[Callable[..., None], ...]]] = {
     "See it run": (demo, serve, doctor),
     "Sessions": (sessions, watch, send, cancel, suspend, resume),
     "What happened": (record, replay, marble, receipt, receipt_keys, verify),
     "What if": (simulate,),
     "A runtime's registries": (modes,),
-}.items():
-    for command in commands:
-        app.command(rich_help_panel=panel)(command)
+}
+"""How the help groups them."""
+
+for _panel, _commands in PANELS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)
 app.add_typer(policies, name="policies", rich_help_panel="A runtime's registries")
 
 

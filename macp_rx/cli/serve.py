@@ -263,7 +263,9 @@ def serve(
     ):
         how = "plaintext" if tls is None else "mutual TLS" if tls.client_ca else "TLS"
         who = "development tokens" if identify is dev_identity else "static tokens"
-        Console().print(f"macp-rx runtime on [bold cyan]{server.target}[/], {how}, {who}; Ctrl-C ends it")
+        Console().print(
+            f"macp-rx runtime on [bold cyan]{server.target}[/], {how}, {who}; Ctrl-C ends it", soft_wrap=True
+        )
         stop.wait()
 
 

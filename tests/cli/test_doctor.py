@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_a_development_runtime(target: str, chair: MacpClient) -> None:
     ):
         assert line in shown
     assert "ok   caller       the credential is valid, and speaks for chair" in shown
-    assert "ok   history      kept when a session ends: one that has still tells its 4 envelopes" in shown
+    assert re.search(r"ok   history      kept when a session ends: one that has still tells its \d+ envelopes", shown)
 
 
 def test_it_changes_nothing(target: str, chair: MacpClient) -> None:
