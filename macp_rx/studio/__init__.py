@@ -1,4 +1,4 @@
-"""The studio: a page on this machine that shows what the sessions of a runtime do. Needs Starlette and uvicorn, the extra ``studio``.
+"""The studio: a page on this machine that shows what sessions do. Needs Starlette and uvicorn, the extra ``studio``.
 
 A browser asks for two streams of server-sent events. `sessions.py` is what every page hears: the sessions that there are, and
 whether the runtime is reached. `session.py` is one session as one page hears it: a session stream of its own, which waits for a

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from io import BytesIO
-from typing import Final
+from itertools import islice
+from typing import Final, cast
 
 from macp_rx import diagrams, transcript
 from macp_rx.errors import MacpSessionError
@@ -28,22 +30,17 @@ def drawn(file: bytes) -> dict[str, object]:
     """
     timeline = transcript.timeline(_Named(file))
     failed = [event for event in timeline.events if isinstance(event.what, Failed)]
-    said = [event for event in timeline.events if not isinstance(event.what, Failed)]
-    why = str(failed[0].what.error) if failed and isinstance(failed[0].what, Failed) else ""
-    if not said:
+    why = "".join(str(event.what.error) for event in failed if isinstance(event.what, Failed))
+    sessions = _by_session(event for event in timeline.events if isinstance(event.what, Next))
+    if not sessions:
         raise MacpSessionError(why or "there is nothing in this file: a transcript has a line for each message")
-    sessions = dict(_by_session(said))
-    shown = list(sessions.items())[:PICTURES]
-    pictures = [
-        {
-            "session": session_id,
-            "mode": first.mode,
-            "messages": len(events),
-            "svg": diagrams.svg(Timeline((*events, *failed)) if len(sessions) == 1 else Timeline(tuple(events))).text,
-        }
-        for session_id, (first, events) in shown
-    ]
-    return {"pictures": pictures, "more": len(sessions) - len(shown), "why": why}
+    pictures = [_picture(session_id, said) for session_id, said in islice(sessions.items(), PICTURES)]
+    return {"pictures": pictures, "more": len(sessions) - len(pictures), "why": why}
+
+
+def _picture(session_id: str, said: list[Event]) -> dict[str, object]:
+    picture = diagrams.svg(Timeline(tuple(said)), title=f"session {session_id}")
+    return {"session": session_id, "mode": _accepted(said[0]).mode, "messages": len(said), "svg": picture.text}
 
 
 class _Named(BytesIO):
@@ -52,13 +49,17 @@ class _Named(BytesIO):
     name = "the file"
 
 
-def _by_session(events: list[Event]) -> Iterator[tuple[str, tuple[Accepted, list[Event]]]]:
-    sessions: dict[str, tuple[Accepted, list[Event]]] = {}
+def _by_session(events: Iterable[Event]) -> Mapping[str, list[Event]]:
+    """The events of each session, from its own start on."""
+    sessions: dict[str, list[Event]] = {}
     for event in events:
-        assert isinstance(event.what, Next)
-        assert isinstance(event.what.value, Accepted)
-        accepted: Accepted = event.what.value
-        sessions.setdefault(accepted.session_id, (accepted, []))[1].append(event)
-    for session_id, (first, said) in sessions.items():
-        begun = said[0].time
-        yield session_id, (first, [Event(event.time - begun, event.lane, event.what) for event in said])
+        sessions.setdefault(_accepted(event).session_id, []).append(event)
+    return {
+        session_id: [replace(event, time=event.time - said[0].time) for event in said]
+        for session_id, said in sessions.items()
+    }
+
+
+def _accepted(event: Event) -> Accepted:
+    assert isinstance(event.what, Next)
+    return cast("Accepted", event.what.value)

@@ -35,6 +35,9 @@ __all__ = ["Studio"]
 LARGEST: Final = 16 * 1024 * 1024
 """Bytes of a file that is drawn, at the most."""
 
+HANGING_UP: Final = 0.05
+"""Seconds between two looks whether somebody is still there."""
+
 NOBODY: Final = "studio"
 """Who lists the sessions where nobody has said who is asking."""
 
@@ -70,7 +73,13 @@ class Studio:
         listening = socket.create_server((host, port), family=family)
         self._host, self._port = host, int(listening.getsockname()[1])
         config = uvicorn.Config(
-            self._app(host), http="h11", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False
+            self._app(host),
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
         )
         self._server = uvicorn.Server(config)
         self._serving = asyncio.run_coroutine_threadsafe(self._serve(listening), self._loop)
@@ -78,7 +87,9 @@ class Studio:
     @property
     def url(self) -> str:
         """The page's address, with its token."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._host, f"[{self._host}]" if ":" in self._host else self._host)
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(
+            self._host, f"[{self._host}]" if ":" in self._host else self._host
+        )
         return f"http://{host}:{self._port}/?token={self._token}"
 
     def wait(self) -> None:
@@ -88,8 +99,7 @@ class Studio:
     def close(self) -> None:
         """Hangs up on every page, and listens no more. Any number of times."""
         self._server.should_exit = True
-        self._loop.call_soon_threadsafe(self._hang_up)
-        self._serving.result()
+        asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result()
         self._drawing.shutdown()
 
     def __enter__(self) -> Self:
@@ -110,12 +120,15 @@ class Studio:
             self._sessions.stop()
             listening.close()
 
-    def _hang_up(self) -> None:
-        """Ends the streams as their readers would: each request's end is what ends its subscriptions."""
-        for connection in tuple(self._server.server_state.connections):
-            transport: asyncio.Transport | None = connection.transport
-            if transport is not None:
-                transport.close()
+    async def _hang_up(self) -> None:
+        """Ends the streams as their readers would, for with a request ends what it has subscribed to.
+
+        More than once: a page that was hung up on comes back as long as the port is open.
+        """
+        while not self._serving.done():
+            for connection in tuple(self._server.server_state.connections):
+                connection.transport.close()
+            await asyncio.sleep(HANGING_UP)
 
     def _app(self, host: str) -> Starlette:
         page = _page()
@@ -153,7 +166,9 @@ class Studio:
             async for part in request.stream():
                 file += part
                 if len(file) > LARGEST:
-                    return PlainTextResponse("this is more than 16 MB: `macp-rx marble FILE -o picture.svg` draws it", 413)
+                    return PlainTextResponse(
+                        "this is more than 16 MB: `macp-rx marble FILE -o picture.svg` draws it", 413
+                    )
             try:
                 told = await self._loop.run_in_executor(self._drawing, drawn, bytes(file))
             except MacpSessionError as error:

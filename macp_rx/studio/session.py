@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import AsyncIterator
-from typing import Any, Final
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, Final, cast
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
@@ -18,8 +18,8 @@ from macp_rx.client import MacpClient
 from macp_rx.diagrams.cards import Row, card_of
 from macp_rx.diagrams.lanes import draw_symbol
 from macp_rx.diagrams.picture import clean
-from macp_rx.diagrams.symbols import Symbol, explained, symbol_of
-from macp_rx.errors import MacpError
+from macp_rx.diagrams.symbols import Symbol, symbol_of
+from macp_rx.errors import MacpError, MacpSessionError
 from macp_rx.operators import Count, Permitted, Tally
 from macp_rx.protocol.map import Map
 from macp_rx.protocol.messages import Accepted
@@ -29,7 +29,7 @@ from macp_rx.streams.retry import FOR_EVER
 from macp_rx.streams.status import Connection, Status
 from macp_rx.streams.stream import Pull, stream
 from macp_rx.studio.frames import frame
-from macp_rx.timeline import Event, Next
+from macp_rx.timeline import Next
 
 __all__ = ["KEPT", "frames"]
 
@@ -133,7 +133,8 @@ class _Session:
             self._last = what.sequence
             sent, now = what.envelope.timestamp_unix_ms, self._clock.now_ms
             at = now if what.live or not 0 < sent < now else sent
-            self._new.append({**_shown(what, what.sender, at), "sequence": what.sequence, "type": what.message_type})
+            shown = {"sequence": what.sequence, "lane": clean(what.sender), "type": clean(what.message_type)}
+            self._new.append({**shown, "at": at, "says": _fields(what), **_look(what)})
 
     def _connection(self, status: Status) -> None:
         """Of an undisturbed connection there is nothing to tell."""
@@ -149,9 +150,9 @@ class _Session:
                 self._standing.lose()
             case _:
                 self._down = status.connection is Connection.LOST
-        shown = _shown(status, "", self._clock.now_ms)
-        why = f": {status.error}" if status.error else ""
-        self._new.append({**shown, "connection": status.connection.value, "text": f"{status.connection.value}{why}"})
+        says = [["why", clean(str(status.error)[:LETTERS])]] if status.error else []
+        shown = {"connection": status.connection.value, "at": self._clock.now_ms}
+        self._new.append({**shown, "says": says, **_look(status)})
 
     def news(self) -> str:
         """What is new, as one event; its id is where a page that comes back goes on."""
@@ -162,19 +163,33 @@ class _Session:
         return frame("said", {"untold": untold, "said": shown, "standing": self._standing.told}, self._told)
 
 
-def _shown(value: Accepted | Status, lane: str, at: int) -> dict[str, object]:
-    """A value with its mark, as a picture has it."""
-    event = Event(0, lane, Next(value))
-    symbol = symbol_of(event.what)
-    text = explained(event, symbol).partition("\n")[2]
-    return {
-        "at": at,
-        "lane": clean(lane),
-        "mark": _mark(symbol),
-        "label": clean(symbol.label[:LABEL]),
-        "detail": clean(symbol.detail[:LABEL]),
-        "text": clean(text[:LETTERS]) + ("…" if len(text) > LETTERS else ""),
-    }
+def _look(value: Accepted | Status) -> dict[str, str]:
+    """A value as a picture has it: its mark, and what stands below."""
+    symbol = symbol_of(Next(value))
+    return {"mark": _mark(symbol), "label": clean(symbol.label[:LABEL]), "detail": clean(symbol.detail[:LABEL])}
+
+
+def _fields(accepted: Accepted) -> list[list[str]]:
+    """What a message says, by name."""
+    try:
+        fields = accepted.fields
+    except MacpSessionError:
+        fields = {"payload": accepted.envelope.payload}
+    return [[name, clean(_words(value)[:LETTERS])] for name, value in fields.items()]
+
+
+def _words(value: object) -> str:
+    match value:
+        case bytes():
+            return f"{len(value):,} bytes"
+        case str() | int() | float():
+            return str(value)
+        case Mapping():
+            return ", ".join(map(str, cast("Mapping[object, object]", value)))
+        case Iterable():
+            return ", ".join(_words(item) for item in cast("Iterable[object]", value))
+        case _:  # a message inside a message
+            return " ".join(str(value).split())
 
 
 def _mark(symbol: Symbol) -> str:
@@ -227,7 +242,10 @@ class _Standing:
             return None
         told: dict[str, object] = {
             "phase": str(getattr(self._state, "phase", "")),
-            "rows": [{"name": row.name, "text": row.text, "bar": row.bar.parts if row.bar else ()} for row in _rows(self._state)],
+            "rows": [
+                {"name": row.name, "text": row.text, "bar": row.bar.parts if row.bar else ()}
+                for row in _rows(self._state)
+            ],
         }
         if self._permitted is not None:
             permitted = self._permitted
