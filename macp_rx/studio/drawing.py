@@ -29,8 +29,7 @@ def drawn(file: bytes) -> dict[str, object]:
         MacpSessionError: there is nothing in it that could be drawn, and why.
     """
     timeline = transcript.timeline(_Named(file))
-    failed = [event for event in timeline.events if isinstance(event.what, Failed)]
-    why = "".join(str(event.what.error) for event in failed if isinstance(event.what, Failed))
+    why = next((str(event.what.error) for event in timeline.events if isinstance(event.what, Failed)), "")
     sessions = _by_session(event for event in timeline.events if isinstance(event.what, Next))
     if not sessions:
         raise MacpSessionError(why or "there is nothing in this file: a transcript has a line for each message")
