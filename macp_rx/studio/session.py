@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
@@ -38,6 +38,9 @@ KEPT: Final = 400
 
 LETTERS: Final = 1_000
 """So many letters of what a message says."""
+
+ROWS: Final = 40
+"""So many of the proposals that are voted on."""
 
 LABEL: Final = 60
 """So many of what stands below its mark, which the page shortens to the room that there is."""
@@ -240,13 +243,8 @@ class _Standing:
         """It, for a page; None if it is not known."""
         if self._state is None:
             return None
-        told: dict[str, object] = {
-            "phase": str(getattr(self._state, "phase", "")),
-            "rows": [
-                {"name": row.name, "text": row.text, "bar": row.bar.parts if row.bar else ()}
-                for row in _rows(self._state)
-            ],
-        }
+        rows = [(row.name[:LABEL], row.text[:LETTERS], row.bar.parts if row.bar else ()) for row in _rows(self._state)]
+        told: dict[str, object] = {"phase": str(getattr(self._state, "phase", "")), "rows": rows}
         if self._permitted is not None:
             permitted = self._permitted
             told["permitted"] = [
@@ -259,19 +257,25 @@ class _Standing:
         return told
 
 
-def _rows(state: object) -> tuple[Row, ...]:
+def _rows(state: object) -> Sequence[Row]:
     """What is counted in a state; of a mode that counts nothing, what its card says."""
     match state:
         case decision.State():
+            votes = {proposal_id: state.votes.get(proposal_id) for proposal_id in sorted(state.proposals)[:ROWS]}
             counts = {
-                proposal_id: Counter(vote.vote for vote in state.votes.get(proposal_id, {}).values())
-                for proposal_id in state.proposals
+                name: _count(vote.vote for vote in cast.values()) if cast else Count() for name, cast in votes.items()
             }
-            tally = {name: Count(of["APPROVE"], of["REJECT"], of["ABSTAIN"]) for name, of in counts.items()}
-            return card_of(Tally(Map(tally))).rows
+            more = len(state.proposals) - len(counts)
+            rest = [Row("", f"and {more:,} more")] if more else []
+            return (*card_of(Tally(Map(counts))).rows, *rest)
         case quorum.State(request=request) if request is not None:
             count = Count(state.approval_count, state.rejection_count, state.abstention_count)
             needed = Row("needed", f"{state.threshold} of {len(state.participants)}")
             return (*card_of(Tally(Map({request.request_id: count}))).rows, needed)
         case _:
             return card_of(state).rows
+
+
+def _count(votes: Iterable[str]) -> Count:
+    said = Counter(votes)
+    return Count(said["APPROVE"], said["REJECT"], said["ABSTAIN"])

@@ -13,7 +13,6 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from macp_rx import DecisionSession, MacpClient, Runtime
 from macp_rx.studio import Studio
 
-
 Open = Callable[[Studio], Page]
 
 
@@ -79,5 +78,3 @@ def open_page(browser: Browser) -> Iterator[Open]:
     context.close()
     assert {urlsplit(url).hostname for url in asked} <= {"127.0.0.1"}
     assert wrong == []
-
-

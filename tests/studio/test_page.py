@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from macp.v1.core_pb2 import ModeDescriptor
 from playwright.sync_api import Locator, Page, expect
 
-from macp_rx import DecisionSession, MacpClient, Runtime, transcript
+from macp_rx import DecisionSession, ExtensionSession, MacpClient, Runtime, transcript
 from macp_rx.studio import Studio
 from tests.conftest import dial, running_server
 from tests.studio.asking import Address
@@ -256,8 +257,39 @@ def test_nobody_in_particular_reads_as_the_initiator(open_page: Open) -> None:
 
 
 def test_a_mode_of_ones_own_has_lanes_and_no_tally(studio: Studio, chair: MacpClient, open_page: Open) -> None:
-    session = started(chair)
-    assert isinstance(session, DecisionSession)
+    chair.register_ext_mode(
+        ModeDescriptor(
+            mode="ext.notes.v1",
+            mode_version="1.0.0",
+            title="Notes",
+            message_types=["SessionStart", "Note", "Commitment"],
+            terminal_message_types=["Commitment"],
+        )
+    )
+    session = ExtensionSession(chair, "ext.notes.v1")
+    session.start(intent="notes", participants=["chair", "alice"], ttl_ms=600_000)
+    session.acting_as("alice").say("Note", b"remember")
+    page = open_page(studio)
+    chosen(page, session.session_id)
+    expect(page.locator("tbody tr").first).to_contain_text("Note")
+    expect(page.locator("tbody tr").first).to_contain_text("payload 8 bytes")
+    expect(page.locator(".card")).to_have_count(0)
+
+
+def test_a_policy_says_which_commitment_would_be_accepted(studio: Studio, chair: MacpClient, open_page: Open) -> None:
+    session = DecisionSession(chair, policy_version="policy.std.majority")
+    session.start(intent="x", participants=["chair", "alice", "bob"], ttl_ms=600_000)
+    session.propose("p1", "canary")
+    page = open_page(studio)
+    chosen(page, session.session_id)
+    expect(page.locator(".card").last).to_contain_text("✕ would be denied")
+    for name in ("alice", "bob"):
+        session.acting_as(name).vote("p1", "APPROVE")
+    expect(page.locator(".card").last).to_contain_text("positive✓ would be accepted")
+
+
+def test_a_session_that_nobody_knows(studio: Studio, chair: MacpClient, open_page: Open) -> None:
+    started(chair)
     page = open_page(studio)
     page.goto(f"{studio.url}#session/{'f' * 32}")
-    expect(page.get_by_text(f"The runtime knows no session {'f' * 32}")).to_be_visible()
+    expect(page.get_by_role("alert")).to_contain_text(f"The runtime knows no session {'f' * 32}")
