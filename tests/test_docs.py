@@ -78,7 +78,9 @@ def test_the_test_of_an_example_has_at_most_fifteen_lines() -> None:
     assert tested == examples
 
 
-@pytest.mark.parametrize("code", [*blocks("index.md"), *blocks("agents.md"), *blocks("production.md")])
+@pytest.mark.parametrize(
+    "code", [*blocks("index.md"), *blocks("agents.md"), *blocks("production.md"), *blocks("studio.md")]
+)
 def test_an_example_that_runs_by_itself(code: str, no_thread_left: None) -> None:
     exec(compile(code, "docs", "exec"), {"__name__": "__docs__"})
 

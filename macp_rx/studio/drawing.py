@@ -38,7 +38,7 @@ def drawn(file: bytes) -> dict[str, object]:
 
 
 def _picture(session_id: str, said: list[Event]) -> dict[str, object]:
-    picture = diagrams.svg(Timeline(tuple(said)), title=f"session {session_id}")
+    picture = diagrams.svg(Timeline(tuple(said)))
     return {"session": session_id, "mode": _accepted(said[0]).mode, "messages": len(said), "svg": picture.text}
 
 

@@ -99,7 +99,8 @@ class Studio:
     def close(self) -> None:
         """Hangs up on every page, and listens no more. Any number of times."""
         self._server.should_exit = True
-        asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result()
+        if not self._serving.done():  # else the client was closed first, and with it the loop
+            asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result()
         self._drawing.shutdown()
 
     def __enter__(self) -> Self:

@@ -11,7 +11,7 @@ from macp.v1.envelope_pb2 import SessionState
 from reactivex.disposable import Disposable, SerialDisposable
 
 from macp_rx.client import MacpClient
-from macp_rx.streams.retry import Backoff, RetryPolicy
+from macp_rx.streams.retry import Backoff, RetryPolicy, is_transient
 from macp_rx.streams.stream import Demand
 from macp_rx.studio.frames import frame
 
@@ -38,7 +38,7 @@ class Sessions:
         self._demand = Demand(client.clock)
         self._metadata: Mapping[str, SessionMetadata] = {}
         self._rows: Mapping[str, dict[str, object]] = {}
-        self._runtime: dict[str, object] = {"target": client.target, "reached": None, "why": ""}
+        self._runtime: Mapping[str, object] = {"target": client.target, "reached": None}
         self._changed = asyncio.Event()
 
     def start(self) -> None:
@@ -86,11 +86,12 @@ class Sessions:
     def _lost(self, error: Exception | None = None) -> None:
         self._watching.disposable = Disposable()
         self._listing.disposable = Disposable()
-        self._tell(reached=False, why=str(error or "the runtime has ended the watch"))
+        refused = error is not None and not is_transient(error)
+        self._tell(reached=False, refused=refused, why=str(error or "the runtime has ended the watch"))
         self._waiting.disposable = self._clock.run_later(self._backoff.next() or 0, self.start)
 
-    def _tell(self, *, reached: bool, why: str = "") -> None:
-        self._runtime = {"target": self._client.target, "reached": reached, "why": why}
+    def _tell(self, *, reached: bool, refused: bool = False, why: str = "") -> None:
+        self._runtime = {"target": self._client.target, "reached": reached, "refused": refused, "why": why}
         self._notify()
 
     def _notify(self) -> None:

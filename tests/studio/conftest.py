@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from macp_rx import DecisionSession, MacpClient, Runtime
 from macp_rx.studio import Studio
 
-Open = Callable[[Studio], Page]
+expect.set_options(timeout=20_000)  # these machines are noisy, and whoever waits for what comes waits no longer for it
+
+
+class Open(Protocol):
+    """Opens a studio's page; it is open when the page is connected."""
+
+    def __call__(self, studio: Studio, *, connected: bool = True) -> Page: ...
 
 
 @pytest.fixture
@@ -64,14 +71,15 @@ def open_page(browser: Browser) -> Iterator[Open]:
     wrong: list[str] = []
     context = browser.new_context()
 
-    def open_page(studio: Studio) -> Page:
+    def open_page(studio: Studio, *, connected: bool = True) -> Page:
         page = context.new_page()
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("dialog", lambda dialog: wrong.append(dialog.message))
         page.on("console", lambda told: wrong.append(told.text) if "Content Security" in told.text else None)
         page.goto(studio.url)
-        page.locator("body[data-link=connected]").wait_for()
+        if connected:
+            page.locator("body[data-link=connected]").wait_for()
         return page
 
     yield open_page

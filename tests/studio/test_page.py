@@ -12,6 +12,7 @@ from macp.v1.core_pb2 import ModeDescriptor
 from playwright.sync_api import Locator, Page, expect
 
 from macp_rx import DecisionSession, ExtensionSession, MacpClient, Runtime, transcript
+from macp_rx.runtime import static_tokens
 from macp_rx.studio import Studio
 from tests.conftest import dial, running_server
 from tests.studio.asking import Address
@@ -182,15 +183,15 @@ def test_two_hundred_sessions_at_once(studio: Studio, chair: MacpClient, open_pa
 
 def test_what_others_write_is_text(studio: Studio, chair: MacpClient, open_page: Open) -> None:
     page = open_page(studio)
-    session = started(chair, f"<b>{NASTY}</b>", intent=NASTY)
+    session = started(chair, f"<u>{NASTY}</u>", intent=NASTY)
     session.propose("p1", NASTY, rationale=NASTY)
-    session.acting_as(f"<b>{NASTY}</b>").vote("p1", "APPROVE", reason=NASTY)
+    session.acting_as(f"<u>{NASTY}</u>").vote("p1", "APPROVE", reason=NASTY)
     session.commit(action=NASTY, authority_scope="all", reason=NASTY, outcome_positive=True)
     chosen(page, session.session_id)
     expect(page.locator(".outcome")).to_contain_text(NASTY)
     expect(page.locator("tbody")).to_contain_text(f"reason {NASTY}")
     expect(page.locator(".intent")).to_have_text(NASTY)
-    expect(page.locator("main img, main script, main b, nav img, nav b")).to_have_count(0)
+    expect(page.locator("main img, main script, main u, nav img, nav u")).to_have_count(0)
     assert page.evaluate("() => window.pwned") is None
 
 
@@ -245,6 +246,19 @@ def test_who_may_not_read_a_session_is_told(chair: MacpClient, open_page: Open) 
         expect(page.get_by_role("alert")).to_contain_text("FORBIDDEN")
         expect(page.get_by_role("alert")).to_contain_text("macp-rx studio --agent NAME")
         page.close()
+
+
+def test_a_runtime_that_wants_tokens_says_so(open_page: Open) -> None:
+    identify = static_tokens('{"tokens":[{"token":"s3cret","sender":"chair"}]}')
+    with (
+        Runtime(identify=identify) as runtime,
+        runtime.serve() as port,
+        MacpClient(target=port.target, secure=False) as nobody,
+        Studio(nobody) as studio,
+    ):
+        page = open_page(studio, connected=False)
+        expect(page.get_by_role("status")).to_contain_text("the runtime refuses the studio")
+        expect(page.get_by_role("status")).to_contain_text("--agent NAME, or MACP_TOKEN")
 
 
 def test_nobody_in_particular_reads_as_the_initiator(open_page: Open) -> None:
