@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import socket
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from importlib.resources import files
@@ -21,10 +21,11 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from macp_rx.client import MacpClient
 from macp_rx.diagrams.theme import style_sheet
-from macp_rx.errors import MacpSessionError
+from macp_rx.errors import MacpSessionError, MacpWouldBlockError
 from macp_rx.studio import session
 from macp_rx.studio.drawing import drawn
 from macp_rx.studio.guard import Guard
@@ -55,13 +56,18 @@ class Studio:
         token: what a browser must have; a new one if blank.
 
     Raises:
-        MacpSessionError: a token that is too easily guessed, or cannot stand in an address.
+        MacpSessionError: a token that is too easily guessed, or cannot stand in an address; the client lives under virtual time.
+        MacpWouldBlockError: this is the client's own loop, which its close would have to wait for.
         OSError: it cannot listen there.
     """
 
     def __init__(self, client: MacpClient, *, host: str = "127.0.0.1", port: int = 0, token: str = "") -> None:
         if token and not fullmatch(r"[A-Za-z0-9_-]{16,}", token):
             raise MacpSessionError("the studio's token has at least 16 letters, digits, - or _")
+        if not client.clock.runs_by_itself:
+            raise MacpSessionError("a studio is for people, and needs a client in real time")
+        if client.clock.on_own_thread():
+            raise MacpWouldBlockError("a studio is opened and closed from another thread than the client's own loop")
         self._client = client
         self._loop = client.clock.loop
         self._reader = client if client.auth is not None else client.acting_as(NOBODY)
@@ -87,10 +93,8 @@ class Studio:
     @property
     def url(self) -> str:
         """The page's address, with its token."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(
-            self._host, f"[{self._host}]" if ":" in self._host else self._host
-        )
-        return f"http://{host}:{self._port}/?token={self._token}"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}/?token={self._token}"
 
     def wait(self) -> None:
         """Blocks as long as it serves."""
@@ -147,7 +151,7 @@ class Studio:
         return Starlette(routes=routes, middleware=[Middleware(Guard, token=self._token, policy=policy, host=host)])
 
     async def _list(self, _request: Request) -> Response:
-        return _events(self._sessions.frames())
+        return _Events(self._sessions.frames())
 
     async def _session(self, request: Request) -> Response:
         metadata = self._sessions.find(request.path_params["session_id"])
@@ -156,7 +160,7 @@ class Studio:
         after = request.headers.get("last-event-id", "0")
         if not fullmatch(r"\d{1,18}", after):
             return PlainTextResponse("Last-Event-ID is the sequence that was heard last", 400)
-        return _events(session.frames(self._reading(metadata), metadata, int(after)))
+        return _Events(session.frames(self._reading(metadata), metadata, int(after)))
 
     def _reading(self, metadata: SessionMetadata) -> MacpClient:
         return self._client if self._client.auth is not None else self._client.acting_as(metadata.initiator)
@@ -177,8 +181,19 @@ class Studio:
         return JSONResponse(told)
 
 
-def _events(frames: AsyncIterator[str]) -> Response:
-    return StreamingResponse(frames, media_type="text/event-stream")
+class _Events(StreamingResponse):
+    """Server-sent events, which end with their reader; one that waits for a slow reader would else be left to the collector."""
+
+    def __init__(self, frames: AsyncGenerator[str]) -> None:
+        super().__init__(frames, media_type="text/event-stream")
+        self._frames = frames
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Tells them."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._frames.aclose()
 
 
 def _page() -> str:

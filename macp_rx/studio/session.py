@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
@@ -46,7 +46,7 @@ LABEL: Final = 60
 """So many of what stands below its mark, which the page shortens to the room that there is."""
 
 
-async def frames(client: MacpClient, metadata: SessionMetadata, after: int) -> AsyncIterator[str]:
+async def frames(client: MacpClient, metadata: SessionMetadata, after: int) -> AsyncGenerator[str]:
     """What a page is to hear of a session until it has ended: all that has come since the last frame, in one.
 
     The stream waits for its reader: where a page is slow, so is the session's call, and neither of them costs memory.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Final
 
 from macp.v1.core_pb2 import SessionMetadata
@@ -55,7 +55,7 @@ class Sessions:
         """What the runtime tells of a session; None if it knows no such session."""
         return self._metadata.get(session_id)
 
-    async def frames(self) -> AsyncIterator[str]:
+    async def frames(self) -> AsyncGenerator[str]:
         """What a page is to hear: all of it, and then what has changed since it was told last, however much that was."""
         told: Mapping[str, dict[str, object]] = {}
         while True:

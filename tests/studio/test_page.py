@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from macp.v1.core_pb2 import ModeDescriptor
 from playwright.sync_api import Locator, Page, expect
 
 from macp_rx import DecisionSession, ExtensionSession, MacpClient, Runtime, transcript
-from macp_rx.runtime import static_tokens
+from macp_rx.runtime import Settings, static_tokens
 from macp_rx.studio import Studio
 from tests.conftest import dial, running_server
 from tests.studio.asking import Address
@@ -236,6 +237,22 @@ def test_a_long_session_shows_the_newest(studio: Studio, chair: MacpClient, open
     expect(page.locator("tbody td:first-child").first).to_have_text("1002")
     assert marks(page).count() <= 600
     expect(marks(page).last).to_be_in_viewport()
+
+
+def test_a_history_that_is_forgotten_is_a_gap(open_page: Open) -> None:
+    with (
+        Runtime(settings=Settings(compact_ended=True)) as runtime,
+        MacpClient.embedded(agent="chair", runtime=runtime) as chair,
+        Studio(chair) as studio,
+    ):
+        session = started(chair)
+        session.propose("p1", "canary")
+        session.commit(action="rollout.approved", authority_scope="all", reason="enough", outcome_positive=True)
+        page = open_page(studio)
+        chosen(page, session.session_id)
+        expect(page.locator(".outcome")).to_contain_text("resolved: rollout.approved")
+        expect(page.locator(".lanes .mark")).to_have_text(re.compile("gap.*3 missing"))
+        expect(page.locator(".card")).to_have_count(0)
 
 
 def test_who_may_not_read_a_session_is_told(chair: MacpClient, open_page: Open) -> None:

@@ -14,7 +14,7 @@ import pytest
 from reactivex import operators as ops
 from reactivex.internal import noop
 
-from macp_rx import MacpClient, MacpSessionError, Runtime
+from macp_rx import MacpClient, MacpSessionError, MacpWouldBlockError, Runtime, VirtualClock
 from macp_rx.studio import Studio
 from macp_rx.transport.telemetry import OFF, Buffer
 from tests.conftest import dial, wait_until
@@ -81,6 +81,18 @@ def test_the_page_names_nobody_elses_server(studio: Studio) -> None:
 def test_a_token_of_ones_own_must_be_good(chair: MacpClient, token: str) -> None:
     with pytest.raises(MacpSessionError, match="at least 16 letters"):
         Studio(chair, token=token)
+
+
+def test_it_is_opened_where_it_can_be_closed(chair: MacpClient) -> None:
+    with pytest.raises(MacpWouldBlockError, match="from another thread"):
+        on_loop(chair, lambda: Studio(chair))
+    with Runtime(clock=VirtualClock()) as runtime, pytest.raises(MacpSessionError, match="real time"):
+        Studio(MacpClient.embedded(agent="chair", runtime=runtime))
+
+
+def test_an_ipv6_address_stands_in_brackets(chair: MacpClient) -> None:
+    with Studio(chair, host="::1") as studio:
+        assert studio.url.startswith("http://[::1]:")
 
 
 def test_a_port_that_is_taken_is_an_error(studio: Studio, chair: MacpClient) -> None:
@@ -169,6 +181,9 @@ def test_a_browser_that_does_not_read_costs_no_memory_and_misses_nothing(no_thre
             for _ in range(300):
                 session.propose(chair.clock.new_id(), "late")
             assert max(buffer.waiting for buffer in looking.buffers) <= 512
+            with unread(studio, f"/sessions/{session.session_id}") as another:
+                assert another.recv(100)  # its reader leaves in the middle
+            wait_until(chair.clock, lambda: len(chair.subscriptions) == 3)
             session.cancel()
             with asking.makefile("rb") as reading:
                 text = b""
