@@ -14,7 +14,8 @@ import pytest
 from reactivex import operators as ops
 from reactivex.internal import noop
 
-from macp_rx import MacpClient, MacpSessionError, MacpWouldBlockError, Runtime, VirtualClock
+from macp_rx import MacpClient, MacpSessionError, MacpWouldBlockError, Runtime
+from macp_rx.clock import VirtualClock
 from macp_rx.studio import Studio
 from macp_rx.transport.telemetry import OFF, Buffer
 from tests.conftest import dial, wait_until
@@ -88,11 +89,6 @@ def test_it_is_opened_where_it_can_be_closed(chair: MacpClient) -> None:
         on_loop(chair, lambda: Studio(chair))
     with Runtime(clock=VirtualClock()) as runtime, pytest.raises(MacpSessionError, match="real time"):
         Studio(MacpClient.embedded(agent="chair", runtime=runtime))
-
-
-def test_an_ipv6_address_stands_in_brackets(chair: MacpClient) -> None:
-    with Studio(chair, host="::1") as studio:
-        assert studio.url.startswith("http://[::1]:")
 
 
 def test_a_port_that_is_taken_is_an_error(studio: Studio, chair: MacpClient) -> None:
