@@ -469,10 +469,7 @@ class _Timers(Demand):
     def schedule_relative(
         self, duetime: timedelta | float, action: abc.ScheduledAction[S], state: S | None = None
     ) -> abc.DisposableBase:
-        seconds = self.to_seconds(duetime)
-        if seconds <= 0:
-            return self.schedule(action, state)
-        return self._recollection.set_timer(seconds, lambda: action(self, state))
+        return self._recollection.set_timer(self.to_seconds(duetime), lambda: action(self, state))
 
     def schedule_absolute(
         self, duetime: datetime | float, action: abc.ScheduledAction[S], state: S | None = None
