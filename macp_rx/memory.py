@@ -58,7 +58,7 @@ create index whose on kept (session, agent);
 VERSION: Final = 1
 
 TURNS: Final = 5
-"""Turns of the loop that an answer which is known takes at most to be heard: a task's step, its end, and what gathers it."""
+"""Turns of the loop within which one known answer follows another: a task's step, its end, what gathers it, the next call."""
 
 BUSY: Final = 5.0
 """Seconds to wait for another process that is writing; each write is one row."""
@@ -277,10 +277,7 @@ class Recollection:
                 self.due(timer)
             then()
 
-        if recalled:
-            self._after(TURNS, settle)
-        else:
-            settle()
+        self._after(TURNS if self._ended else 0, settle)
 
     def _after(self, turns: int, action: Callable[[], None]) -> None:
         if turns:

@@ -64,12 +64,13 @@ def alice(model: Model) -> Agent:
         return decision.raise_objection("p1", reason=f"{type(error).__name__}: {error}")
 
     def quiet(events: Observable[Accepted]) -> Observable[Message]:
-        return events.pipe(mo.silence(0.045), ops.map(lambda _: decision.raise_objection("p1", reason="so quiet")))
+        world = events.pipe(mo.sent_by("world"), mo.silence(0.045))
+        return world.pipe(ops.map(lambda _: decision.raise_objection("p1", reason="so quiet")))
 
     def patient(events: Observable[Accepted]) -> Observable[Message]:
         return events.pipe(
             mo.sent_by("bob"),
-            mo.within(0.345, otherwise=None),
+            mo.within(0.372, otherwise=None),
             ops.map(lambda _: decision.raise_objection("p1", reason="bob is late")),
         )
 
