@@ -21,6 +21,7 @@ from dataclasses import fields, is_dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import wraps
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, ParamSpec, Self, TypeVar, cast
@@ -58,7 +59,7 @@ create index whose on kept (session, agent);
 VERSION: Final = 1
 
 TURNS: Final = 5
-"""Turns of the loop within which one known answer follows another: a task's step, its end, what gathers it, the next call."""
+"""Turns of the loop until what comes of a known answer has come: a task's step, its end, what gathers it, the next call."""
 
 BUSY: Final = 5.0
 """Seconds to wait for another process that is writing; each write is one row."""
@@ -141,7 +142,7 @@ class Memory:
         self._file.close()
 
     @contextmanager
-    def _telling(self, what: str) -> Iterator[None]:
+    def _telling(self, what: str) -> Generator[None]:
         try:
             yield
         except sqlite3.Error as error:
@@ -217,41 +218,56 @@ class Recollection:
         self.clock: Clock = _Timers(clock, self)
         """The clock on which the agent's timers are remembered."""
         self.refused: set[str] = set()
-        self._ended: dict[str, str] = {}
+        self._ended: dict[str, dict[str, Any]] = {}
         self._due: dict[str, int] = {}
-        self._fired: deque[tuple[int, str]] = deque()
+        past: list[tuple[int, str, bool]] = []
         for what, key, value in memory.kept(session_id, agent):
             match what:
                 case "refused":
                     self.refused.add(key)
                 case "answered":
-                    self._ended[key] = value
+                    how = self._ended[key] = json.loads(value)
+                    past.append((how["at"], key, False))
                 case "timer":
                     self._due[key] = int(value)
                 case _:
-                    self._fired.append((int(value), key))
+                    past.append((int(value), key, True))
+        past.sort(key=itemgetter(0))
+        self._past = deque(past)
         self._position = 0
         self._caught_up = False
-        self._recalled = 0
+        self._released: set[str] = set()
+        self._gates: dict[str, asyncio.Future[None]] = {}
         self._calls: Counter[str] = Counter()
         self._failed: dict[str, str] = {}
         self._set: Counter[str] = Counter()
         self._timers: dict[str, _Timer] = {}
         self._overdue: dict[str, None] = {}
 
-    # What it hears.
+    # What it hears. While it hears the past, what it remembers comes in between where it came, and nothing else does.
+
+    def has_heard(self, sequence: float, then: Callable[[], None]) -> bool:
+        """Whether it has heard all that came before what has this place in the history; else it does, and calls ``then``."""
+        while self._past and self._past[0][0] < sequence:
+            _position, key, fired = self._past.popleft()
+            if fired:
+                self._fire_again(key)
+            elif self._ended[key]["awaited"]:
+                self._release(key)
+                self._after(TURNS, then)
+                return False
+        return True
 
     @contextmanager
-    def hearing(self, sequence: int) -> Iterator[None]:
-        """The agent hears what has this place in the history; first, what fired before that did."""
+    def hearing(self, sequence: int) -> Generator[None]:
+        """The agent hears what has this place in the history."""
         self.goes_on()
-        self._fire_before(sequence)
         self._position = sequence
         with self.doing(str(sequence)):
             yield
 
     @contextmanager
-    def doing(self, cause: str) -> Iterator[None]:
+    def doing(self, cause: str) -> Generator[None]:
         """What is called and set meanwhile has this cause."""
         token = _NOW.set(_Now(self, cause))
         try:
@@ -259,25 +275,13 @@ class Recollection:
         finally:
             _NOW.reset(token)
 
-    def catch_up(self, then: Callable[[], None]) -> None:
-        """It has heard what there was: when the answers of before have come again, timers fire by the clock.
-
-        Args:
-            then: called behind that.
-        """
-        self._fire_before(self._position + 1)
-        recalled = self._recalled
-
-        def settle() -> None:
-            if self._recalled != recalled:
-                self.catch_up(then)
-                return
-            self._caught_up = True
-            for timer in [timer for timer in self._timers.values() if timer.late]:
-                self.due(timer)
-            then()
-
-        self._after(TURNS if self._ended else 0, settle)
+    def catch_up(self) -> None:
+        """It has heard the past: what has come meanwhile comes now, and from here on everything does when it does."""
+        self._caught_up = True
+        for key in tuple(self._gates):
+            self._release(key)
+        for timer in [timer for timer in self._timers.values() if timer.late]:
+            self.due(timer)
 
     def _after(self, turns: int, action: Callable[[], None]) -> None:
         if turns:
@@ -310,8 +314,7 @@ class Recollection:
         self._calls[said] += 1
         key = digest(said.encode(), b"%d" % self._calls[said]).hex()[:32]
         if key in self._ended:
-            self._recalled += 1
-            return cast("R", _again(json.loads(self._ended[key])))
+            return cast("R", self._again(key))
         try:
             made = fn(*args, **kwargs)
         except Exception as error:
@@ -324,7 +327,7 @@ class Recollection:
     def answered(self, key: str, name: str, answer: R, *, awaited: bool) -> R:
         """Keeps an answer, and gives it as it will come back."""
         try:
-            how = {"awaited": awaited, "answer": encode(answer)}
+            how = {"at": self._position, "awaited": awaited, "answer": encode(answer)}
             again = cast("R", decode(how["answer"]))
         except MacpSessionError as error:
             raise MacpSessionError(f"what {name} answers cannot be remembered: {error}") from None
@@ -340,7 +343,35 @@ class Recollection:
             self._note_failure(key, reason, awaited=True)
 
     def _note_failure(self, key: str, error: Exception, *, awaited: bool) -> None:
-        self._failed[key] = json.dumps({"awaited": awaited, "error": [type(error).__name__, str(error)]})
+        failure = {"at": self._position, "awaited": awaited, "error": [type(error).__name__, str(error)]}
+        self._failed[key] = json.dumps(failure)
+
+    def _again(self, key: str) -> object:
+        """How a call ended before; an awaited one, when it did."""
+        how = self._ended[key]
+
+        def end() -> object:
+            if "error" in how:
+                raise _error(*how["error"])
+            return decode(how["answer"])
+
+        async def end_async() -> object:
+            await self.its_turn(key)
+            return end()
+
+        return end_async() if how["awaited"] else end()
+
+    async def its_turn(self, key: str) -> None:
+        """Waits until it is the turn of a call to end."""
+        if not (self._caught_up or key in self._released):
+            gate = self._gates[key] = self._real.loop.create_future()
+            await gate
+
+    def _release(self, key: str) -> None:
+        self._released.add(key)
+        gate = self._gates.pop(key, None)
+        if gate is not None and not gate.done():
+            gate.set_result(None)
 
     # Its timers.
 
@@ -379,14 +410,12 @@ class Recollection:
             with self.doing(timer.key):
                 timer.fire()
 
-    def _fire_before(self, sequence: int) -> None:
-        while self._fired and self._fired[0][0] < sequence:
-            _position, key = self._fired.popleft()
-            timer = self._timers.get(key)
-            if timer is not None:
-                self._fire(timer)
-            else:  # a call will set it whose answer is still to come
-                self._overdue[key] = None
+    def _fire_again(self, key: str) -> None:
+        timer = self._timers.get(key)
+        if timer is not None:
+            self._fire(timer)
+        else:  # a call will set it that is made again
+            self._overdue[key] = None
 
 
 class _Call(Awaitable[R]):
@@ -402,8 +431,11 @@ class _Call(Awaitable[R]):
         try:
             answer = yield from self._call.__await__()
         except BaseException as error:
+            if isinstance(error, Exception):
+                yield from self._recollection.its_turn(self._key).__await__()
             self._recollection.failed(self._key, error)
             raise
+        yield from self._recollection.its_turn(self._key).__await__()
         return self._recollection.answered(self._key, self._name, answer, awaited=True)
 
     def close(self) -> None:
@@ -500,8 +532,7 @@ def encode(value: object) -> object:
         case Protobuf():
             return {"protobuf": [value.DESCRIPTOR.full_name, base64(value.SerializeToString(deterministic=True))]}
         case Message():
-            said = cast("Message[Protobuf | bytes]", value)
-            return {"message": [said.mode, encode(said.payload), said.message_type]}
+            return {"message": [value.mode, encode(value.payload), value.message_type]}
         case Accepted():
             return {"accepted": value.message_id}
         case _ if is_dataclass(value) and not isinstance(value, type):
@@ -539,20 +570,6 @@ def decode(value: object) -> object:
                 f"of {'what was accepted' if what == 'accepted' else f'the {what} {of[0]}'} it knows only how to tell it from "
                 "others; answer with text, numbers, lists, dicts, tuples, bytes, Messages or protobuf"
             )
-
-
-def _again(how: dict[str, Any]) -> object:
-    """How a call ended before."""
-
-    def end() -> object:
-        if "error" in how:
-            raise _error(*how["error"])
-        return decode(how["answer"])
-
-    async def end_async() -> object:
-        return end()
-
-    return end_async() if how["awaited"] else end()
 
 
 def _error(name: str, text: str) -> Exception:

@@ -9,10 +9,12 @@ goes out, in order. If the runtime has that, too, because it came there on its w
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Final
+from functools import partial
+from math import inf
+from typing import Any, Final, cast
 
 from macp.v1.envelope_pb2 import Ack
 from reactivex import Observable, Subject, abc
@@ -62,7 +64,7 @@ def said_by(agent: Callable[[Observable[Accepted]], object], events: Observable[
     messages = agent(events)
     if not isinstance(messages, Observable):
         raise MacpSessionError(f"an agent returns an Observable of Messages, not {type(messages).__name__}")
-    return messages
+    return cast("Observable[Message[Any]]", messages)
 
 
 class TakingPart:
@@ -109,8 +111,9 @@ class TakingPart:
         self._in_history: set[str] = set()
         self._not_said: dict[str, Accepted] = {}
         self._held: dict[str, Message[Any]] = {}
-        self._caught_up = self._finished = self._joined = self._ended = False
+        self._caught_up = self._finished = self._joined = self._ended = self._resolved = False
         self._waiting: set[_Waiting] = set()
+        self._steps: deque[tuple[float, Callable[[], None]]] = deque()
         self._listening: dict[abc.ObserverBase[Accepted], None] = {}
         self._out: Subject[tuple[str, Message[Any]]] = Subject()
         self._demand = Demand(events.clock)
@@ -128,7 +131,8 @@ class TakingPart:
         outer = scheduler if isinstance(scheduler, Demand) else None
         if outer is not None:  # who waits hears of the client's end, and what waits is seen
             self._demand = Demand(self._events.clock, outer.lose, *outer.buffers)
-        running = CompositeDisposable(Disposable(self._listening.clear))
+        self._remembering = _Waiting(self._demand, self._waiting)
+        running = CompositeDisposable(Disposable(self._listening.clear), Disposable(self._steps.clear))
         if outer is not None:
             running.add(self._waits_with(outer))
         sending = self._out.pipe(send_to(self._say))
@@ -138,7 +142,9 @@ class TakingPart:
             running.add(self._messages.subscribe(self._said, observer.on_error, self._finish, scheduler=clock))
         self._joined = True
         running.add(self._events.status.subscribe(self._happened))
-        running.add(self._events.subscribe(self._hear, self._lost, self._over, scheduler=self._demand))
+        running.add(
+            self._events.subscribe(self._hear, self._lost, lambda: self._next(inf, self._end), scheduler=self._demand)
+        )
         return running
 
     # What it hears. All that the agent subscribes to when it begins hears each envelope before any of it hears the next.
@@ -168,8 +174,33 @@ class TakingPart:
         return Disposable(leave)
 
     def _hear(self, accepted: Accepted) -> None:
+        self._next(accepted.sequence, partial(self._deliver, accepted))
+
+    def _next(self, sequence: float, step: Callable[[], None]) -> None:
+        """Takes a step behind those before, and behind what the agent remembers to have come before it."""
+        if self._recollection is None or (self._caught_up and not self._steps):
+            step()
+            return
+        self._steps.append((sequence, step))
+        if len(self._steps) == 1:
+            self._step()
+
+    def _step(self) -> None:
+        assert self._recollection is not None
+        while self._steps:
+            sequence, step = self._steps[0]
+            if not self._recollection.has_heard(sequence, self._step):
+                self._remembering.pause()
+                return
+            step()
+            if self._steps:  # and nobody has left
+                self._steps.popleft()
+        self._remembering.resume()
+
+    def _deliver(self, accepted: Accepted) -> None:
         if accepted.sender == self._name:
             self._heard_of_itself(accepted)
+        self._resolved = self._resolved or accepted.message_type == "Commitment"
         recollection = self._recollection
         with nullcontext() if recollection is None else recollection.hearing(accepted.sequence):
             for observer in tuple(self._listening):
@@ -186,7 +217,7 @@ class TakingPart:
             observer.on_error(error)
         self._observer.on_error(error)
 
-    def _over(self) -> None:
+    def _end(self) -> None:
         """The session has ended: an agent may have reasons to speak of its own, such as a timer, and does not outlive it."""
         if self._caught_up:
             self._check()
@@ -201,10 +232,14 @@ class TakingPart:
 
     def _happened(self, status: Status) -> None:
         if status.connection is Connection.CAUGHT_UP and not self._caught_up:
-            if self._recollection is None:
-                self._go_out()
-            else:
-                self._recollection.catch_up(self._go_out)
+            self._next(inf, self._catch_up)
+
+    def _catch_up(self) -> None:
+        if self._caught_up or self._resolved:  # what is said to a session that has been resolved is refused
+            return
+        if self._recollection is not None:
+            self._recollection.catch_up()
+        self._go_out()
 
     # What it says.
 

@@ -1,10 +1,13 @@
-"""Agents that are started again: they say nothing twice, nothing else, and what they had not said yet."""
+"""Agents in a session, and those that are started again: they say nothing twice, and what they had not said yet."""
 
 from __future__ import annotations
 
 import asyncio
+from itertools import count
+from random import Random
 from typing import Any
 
+import pytest
 import reactivex as rx
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,18 +16,34 @@ from macp.v1.envelope_pb2 import Ack
 from reactivex import Observable
 from reactivex import operators as ops
 
-from macp_rx import Accepted, Agent, DecisionSession, MacpClient, Message, Runtime, Session, agents
+from macp_rx import (
+    Accepted,
+    Agent,
+    AuthConfig,
+    DecisionSession,
+    MacpClient,
+    MacpOverflowError,
+    MacpSessionError,
+    Message,
+    Runtime,
+    Session,
+    agents,
+)
 from macp_rx import operators as mo
 from macp_rx.clock import VirtualClock
 from macp_rx.protocol.modes import decision
+from macp_rx.simulation import Conditions
+from macp_rx.simulation.conditions import Link
+from macp_rx.streams.stream import Demand
+from macp_rx.taking_part import HELD
+from tests.conftest import Recorder
 
 Told = list[tuple[str, str, str, bytes]]
 
 
 def told(session: Session) -> Told:
     """The history, but for what differs by nature."""
-    accepted: list[Accepted] = session.client.history(session.session_id).pipe(ops.to_list()).run()
-    return [(one.sender, one.message_type, one.message_id, one.envelope.payload) for one in accepted[1:]]
+    return [(one.sender, one.message_type, one.message_id, one.envelope.payload) for one in history(session)[1:]]
 
 
 def world(_events: Observable[Accepted]) -> Observable[Message]:
@@ -51,6 +70,16 @@ class Model:
             return 0.999  # it was told already, and nobody may ask again
         self._told.add(question)
         return asked / 1000
+
+
+def history(session: Session) -> list[Accepted]:
+    return session.client.history(session.session_id).pipe(ops.to_list()).run()
+
+
+def started(client: MacpClient) -> DecisionSession:
+    session = DecisionSession(client)
+    session.start(intent="again", participants=["chair", "alice", "bob"], ttl_ms=60_000)
+    return session
 
 
 def alice(model: Model) -> Agent:
@@ -84,8 +113,13 @@ def alice(model: Model) -> Agent:
     return agents.merge(asking, quiet, patient, periodic, hasty)
 
 
-def story(cuts: list[int]) -> tuple[Told, int]:
-    """What is told when alice is cut off at these events and begins again, and how often she sent what was known already."""
+def story(cuts: list[int], latency: float = 0) -> tuple[Told, int]:
+    """What is told when alice is cut off at these events and begins again, and how often she sent what was known already.
+
+    Args:
+        cuts: the numbers of what she hears, says and remembers, counted over all her lives.
+        latency: seconds between her and the runtime, so that something is on its way when she is cut off.
+    """
     clock = VirtualClock(1)
     runtime = Runtime(clock=clock)
     points, duplicates = 0, 0
@@ -108,7 +142,9 @@ def story(cuts: list[int]) -> tuple[Told, int]:
     with MacpClient.embedded(agent="chair", runtime=runtime) as client, Watched(":memory:") as memory:
         session = DecisionSession(client, "0" * 32)
         session.start(intent="go on", participants=["chair", "world", "alice", "bob"], ttl_ms=60_000)
-        mortal = session.acting_as("alice")
+        link = Link(runtime.connect(), Conditions(latency=latency), Random(1))
+        far = MacpClient.over(link, auth=AuthConfig.for_dev_agent("alice"))
+        mortal = Session.at(far, session.address)
 
         def watched(events: Observable[Accepted]) -> Observable[Message]:
             heard = events.pipe(ops.do_action(lambda _: living and point()))
@@ -130,23 +166,208 @@ def story(cuts: list[int]) -> tuple[Told, int]:
         live()
         clock.advance_by(1.3)
         history = told(session)
+        far.close()
     return history, duplicates
 
 
 UNCUT = story([])
+CUTS = st.lists(st.integers(1, 150), min_size=1, max_size=5)
 
 
-def test_the_story_has_everything_in_it() -> None:
-    history, duplicates = UNCUT
-    said = [(message_type, payload) for sender, message_type, _, payload in history if sender == "alice"]
-    reasons = [payload for message_type, payload in said if message_type == "Objection"]
-    for reason in (b"so quiet", b"ValueError: no answer to question", b"MacpTimeoutError", b"bob is late"):
-        assert any(reason in one for one in reasons)
-    assert len([one for one in reasons if b"so quiet" in one]) > 2
-    assert len([one for one in said if one[0] == "Evaluation"]) > 5
-    assert duplicates == 0
+class TestStartedAgain:
+    def test_the_story_has_everything_in_it(self) -> None:
+        history, duplicates = UNCUT
+        said = [(message_type, payload) for sender, message_type, _, payload in history if sender == "alice"]
+        reasons = [payload for message_type, payload in said if message_type == "Objection"]
+        for reason in (b"so quiet", b"ValueError: no answer to question", b"MacpTimeoutError", b"bob is late"):
+            assert any(reason in one for one in reasons)
+        assert len([one for one in reasons if b"so quiet" in one]) > 2
+        assert len([one for one in said if one[0] == "Evaluation"]) > 5
+        assert duplicates == 0
+
+    @given(CUTS)
+    def test_it_leads_to_the_same_history_wherever_it_was_cut_off(self, cuts: list[int]) -> None:
+        assert story(cuts) == UNCUT
+
+    @given(CUTS)
+    def test_what_was_on_its_way_takes_effect_once(self, cuts: list[int]) -> None:
+        history, _ = story(cuts, latency=0.001)
+        assert [one for one in history if one[0] == "alice"] == [one for one in UNCUT[0] if one[0] == "alice"]
+
+    def test_what_is_new_waits_for_the_answers_of_before(self, client: MacpClient) -> None:
+        """The answer comes a few turns of the loop behind the history, and what was asked first is said first."""
+        session = started(client)
+        asked = []
+
+        @agents.remembered
+        async def ask(proposal: Accepted[ProposalPayload]) -> float:
+            asked.append(proposal.sequence)
+            return 0.5
+
+        async def evaluated(proposal: Accepted[ProposalPayload]) -> Message:
+            return decision.evaluate("p1", "REVIEW", confidence=await ask(proposal))
+
+        def silent(events: Observable[Accepted]) -> Observable[Message]:
+            return (
+                agents.on(ProposalPayload)
+                .say(evaluated)(events)
+                .pipe(ops.do_action(answered.on_next), ops.ignore_elements())
+            )
+
+        answered = Recorder()
+        session.propose("p1", "canary")
+        alice = session.acting_as("alice")
+        with agents.Memory(":memory:") as memory:
+            dies = alice.join(silent, memory=memory)
+            answered.wait_for(1)
+            dies.dispose()
+            session.acting_as("bob").evaluate("p1", "APPROVE", confidence=1)
+            objects = agents.on(EvaluationPayload).say(lambda _: decision.raise_objection("p1", reason="no"))
+            again = agents.merge(agents.on(ProposalPayload).say(evaluated), objects)
+            said = alice.spoken(again, alice.events, print, memory=memory).pipe(ops.take(2), ops.to_list())
+            said.run()
+        assert asked == [2]
+        assert [one.message_type for one in history(session)][3:] == ["Evaluation", "Objection"]
+
+    def test_a_refusal_that_is_remembered_is_not_said_again(self, client: MacpClient) -> None:
+        session = started(client)
+        refused = Recorder()
+        hasty = agents.opening(decision.evaluate("p1", "APPROVE", confidence=1))
+        alice = session.acting_as("alice")
+        with agents.Memory(":memory:") as memory:
+            dies = alice.join(hasty, memory=memory, on_error=refused.on_next)
+            refused.wait_for(1)
+            dies.dispose()
+            session.propose("p1", "canary")
+            wise = agents.merge(hasty, agents.opening(decision.raise_objection("p1", reason="no")))
+            alice.spoken(wise, alice.events, refused.on_next, memory=memory).pipe(ops.take(1)).run()
+        assert [one.message_type for one in history(session)] == ["SessionStart", "Proposal", "Objection"]
+        assert len(refused.items) == 1
+
+    def test_in_a_session_that_has_ended_nothing_is_sent(self, client: MacpClient) -> None:
+        session = started(client)
+        session.propose("p1", "canary")
+        session.commit(action="rollout.approved", authority_scope="s", reason="r")
+        alice = session.acting_as("alice")
+        refused = Recorder()
+        voter = agents.voter(lambda _: "APPROVE")
+        assert alice.spoken(voter, alice.events, refused.on_next).pipe(ops.to_list()).run() == []
+        assert refused.items == []
+
+    def test_more_than_can_be_held_is_an_error(self, client: MacpClient) -> None:
+        session = started(client)
+        alice = session.acting_as("alice")
+
+        def says(_events: Observable[Accepted]) -> Observable[Message]:
+            return rx.from_iterable(decision.raise_objection("p1", reason=f"{n}") for n in range(HELD + 1))
+
+        with pytest.raises(MacpOverflowError, match="until the history was heard"):
+            alice.spoken(says, alice.events, print).run()
 
 
-@given(st.lists(st.integers(1, 150), min_size=1, max_size=5))
-def test_an_agent_that_is_cut_off_anywhere_and_begins_again_leads_to_the_same_history(cuts: list[int]) -> None:
-    assert story(cuts) == UNCUT
+class TestHearing:
+    def test_who_hears_nothing_speaks_and_leaves_with_the_session(self, client: MacpClient) -> None:
+        session = started(client)
+
+        def deaf(_events: Observable[Accepted]) -> Observable[Message]:
+            return rx.of(decision.propose("p1", "canary")).pipe(ops.concat(rx.never()))
+
+        left = Recorder()
+        spoken = session.spoken(deaf, session.events, print)
+        spoken.subscribe(left.on_next, left.on_error, left.on_completed)
+        left.wait_for(1)
+        session.commit(action="rollout.approved", authority_scope="s", reason="r")
+        left.wait(lambda heard: heard.completed)
+
+    def test_all_of_an_agent_hears_one_envelope_before_any_of_it_hears_the_next(self, client: MacpClient) -> None:
+        """So that what comes of two subscriptions is the same when the history is heard again, all at once."""
+        session = started(client)
+        for n in range(3):
+            session.propose(f"p{n}", "canary")
+        heard = Recorder()
+
+        def twice(events: Observable[Accepted]) -> Observable[Message]:
+            both = [events.pipe(ops.do_action(lambda one: heard.on_next(one.sequence))) for _ in range(2)]
+            return rx.merge(*both).pipe(ops.ignore_elements())
+
+        session.join(twice)
+        heard.wait_for(8)
+        assert heard.items == [1, 1, 2, 2, 3, 3, 4, 4]
+
+    def test_who_subscribes_later_hears_it_from_the_start(self, client: MacpClient) -> None:
+        session = started(client)
+        session.propose("p1", "canary")
+        heard = Recorder()
+
+        def curious(events: Observable[Accepted]) -> Observable[Message]:
+            def again(_: Accepted) -> Observable[Accepted]:
+                return events.pipe(ops.take(2), ops.do_action(lambda one: heard.on_next(one.sequence)))
+
+            return events.pipe(ops.take(1), ops.flat_map(again), ops.ignore_elements())
+
+        for memory in (None, agents.Memory(":memory:")):
+            session.join(curious, memory=memory)
+        heard.wait_for(4)
+        assert sorted(heard.items) == [1, 1, 2, 2]  # type: ignore[type-var]
+
+    def test_what_an_agent_reads_slowly_waits(self, virtual_time: VirtualClock, macp_runtime: Runtime) -> None:
+        with MacpClient.embedded(agent="chair", runtime=macp_runtime) as client:
+            session = started(client)
+            for n in range(50):
+                session.propose(f"p{n}", "canary")
+            heard: list[int] = []
+
+            def slow(events: Observable[Accepted]) -> Observable[Message]:
+                demand = Demand(client.clock)
+
+                def hear(one: Accepted) -> None:
+                    heard.append(one.sequence)
+                    if one.sequence == 10:
+                        demand.pause()
+                        client.clock.run_later(1, demand.resume)
+
+                def subscribe(observer: Any, _: object = None) -> Any:
+                    return events.subscribe(hear, observer.on_error, observer.on_completed, scheduler=demand)
+
+                return Observable(subscribe)
+
+            session.acting_as("alice").join(slow)
+            virtual_time.advance_by(0.5)
+            assert heard[-1] == 10
+            virtual_time.advance_by(1)
+            assert heard == list(range(1, 52))
+
+
+class TestDivergence:
+    def test_what_it_did_not_say_again_is_told(self, virtual_time: VirtualClock, macp_runtime: Runtime) -> None:
+        with MacpClient.embedded(agent="chair", runtime=macp_runtime) as client, agents.Memory(":memory:") as memory:
+            session = started(client)
+            alice = session.acting_as("alice")
+            told: list[Exception] = []
+            confidence = count()
+
+            def random(_: Accepted) -> Message:
+                return decision.evaluate("p1", "REVIEW", confidence=next(confidence) / 10)
+
+            for _ in range(2):
+                lives = alice.join(agents.on(ProposalPayload).say(random), memory=memory, on_error=told.append)
+                if not history(session)[1:]:
+                    session.propose("p1", "canary")
+                virtual_time.advance_by(10)
+                lives.dispose()
+            assert [one.sender for one in history(session)[2:]] == ["alice", "alice"]
+            (error,) = told
+            assert isinstance(error, MacpSessionError)
+            assert "a Evaluation of alice, 3 in" in str(error)
+            assert "did not say again" in str(error)
+
+    def test_what_was_said_by_hand_is_no_agent_s(self, virtual_time: VirtualClock, macp_runtime: Runtime) -> None:
+        with MacpClient.embedded(agent="chair", runtime=macp_runtime) as client, agents.Memory(":memory:") as memory:
+            session = started(client)
+            session.propose("p1", "canary")
+            told: list[Exception] = []
+            session.join(agents.voter(lambda _: "APPROVE"), memory=memory, on_error=told.append)
+            virtual_time.advance_by(10)
+            session.commit(action="rollout.approved", authority_scope="s", reason="r")
+            virtual_time.advance_by(1)
+            assert told == []
