@@ -21,7 +21,7 @@ from dataclasses import fields, is_dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import wraps
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, ParamSpec, Self, TypeVar, cast
@@ -280,7 +280,9 @@ class Recollection:
         self._caught_up = True
         for key in tuple(self._gates):
             self._release(key)
-        for timer in [timer for timer in self._timers.values() if timer.late]:
+        now = self._real.now_ms
+        late = [timer for timer in self._timers.values() if timer.late or timer.due <= now]
+        for timer in sorted(late, key=attrgetter("due")):
             self.due(timer)
 
     def _after(self, turns: int, action: Callable[[], None]) -> None:
@@ -383,12 +385,14 @@ class Recollection:
         key = f"{cause}.{self._set[cause]}"
         if len(key) > 64:  # a timer that sets a timer that sets a timer
             key = digest(key.encode()).hex()[:32]
+        now_ms = self._real.now_ms
         due = self._due.get(key)
         if due is None:
-            self._keep("timer", key, str(self._real.now_ms + round(seconds * 1000)))
+            due = now_ms + round(seconds * 1000)
+            self._keep("timer", key, str(due))
         else:
-            seconds = max(0.0, (due - self._real.now_ms) / 1000)
-        timer = self._timers[key] = _Timer(key, action, self._timers)
+            seconds = max(0.0, (due - now_ms) / 1000)
+        timer = self._timers[key] = _Timer(key, due, action, self._timers)
         if key in self._overdue:
             del self._overdue[key]
             timer.waits = self._real.run_later(0, lambda: self._fire(timer))
@@ -398,6 +402,8 @@ class Recollection:
 
     def due(self, timer: _Timer) -> None:
         """Its time has come; while the past is heard again, that is for the past to say."""
+        if timer.key not in self._timers:
+            return
         if self._caught_up:
             self._keep("fired", timer.key, str(self._position))
             self._fire(timer)
@@ -447,10 +453,11 @@ class _Call(Awaitable[R]):
 class _Timer(abc.DisposableBase):
     """One timer of an agent, and what cancels it."""
 
-    __slots__ = ("_action", "_among", "_result", "_waits", "key", "late")
+    __slots__ = ("_action", "_among", "_result", "_waits", "due", "key", "late")
 
-    def __init__(self, key: str, action: Callable[[], object], among: dict[str, _Timer]) -> None:
+    def __init__(self, key: str, due: int, action: Callable[[], object], among: dict[str, _Timer]) -> None:
         self.key = key
+        self.due = due
         self.late = False
         self._action = action
         self._among = among

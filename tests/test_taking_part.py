@@ -99,12 +99,12 @@ def alice(model: Model) -> Agent:
     def patient(events: Observable[Accepted]) -> Observable[Message]:
         return events.pipe(
             mo.sent_by("bob"),
-            mo.within(0.372, otherwise=None),
+            mo.within(0.36, otherwise=None),
             ops.map(lambda _: decision.raise_objection("p1", reason="bob is late")),
         )
 
     def periodic(_events: Observable[Accepted]) -> Observable[Message]:
-        return rx.interval(0.147).pipe(ops.take(4), ops.map(lambda _: decision.evaluate("p1", "BLOCK", confidence=1)))
+        return rx.interval(0.19).pipe(ops.take(4), ops.map(lambda _: decision.evaluate("p1", "BLOCK", confidence=1)))
 
     hasty = agents.on(ProposalPayload).say(
         lambda _: decision.evaluate("p2", "APPROVE", confidence=1)
