@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import reactivex as rx
 from macp.modes.decision.v1.decision_pb2 import ProposalPayload, VotePayload
 from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import Ack
-from reactivex import Observable
+from reactivex import Observable, abc
 from reactivex import operators as ops
 
 from macp_rx import (
@@ -399,6 +400,49 @@ class TestServe:
         for session in (first, second):
             assert session.events.pipe(ops.take(3), ops.to_list()).run()[-1].sender == alice
         served.dispose()
+
+    def test_started_again_it_goes_on_where_it_was_and_forgets_what_has_ended(
+        self, connect: Connect, names: tuple[str, str, str], tmp_path: Path
+    ) -> None:
+        """Each session that has not ended, also one that it has not heard of before."""
+        chair, alice, _bob = names
+        client = connect(chair)
+        asked = Recorder()
+
+        @agents.remembered
+        def decide(proposal: Accepted[ProposalPayload]) -> str:
+            asked.on_next(proposal.session_id)
+            return "APPROVE"
+
+        def agent(events: Observable[Accepted]) -> Observable[Message]:
+            return agents.merge(agents.voter(decide), agents.on(VotePayload).say(lambda _: REFUSED))(events)
+
+        path, refused = tmp_path / "alice.sqlite", Recorder()
+        sessions = [started(client, *names) for _ in range(2)]
+
+        def served(memory: agents.Memory) -> abc.DisposableBase:
+            return agents.serve(
+                connect(alice), agent, mode=DECISION, memory=memory, on_error=lambda _, e: refused.on_next(e)
+            )
+
+        with agents.Memory(path) as memory:
+            serving = served(memory)
+            for session in sessions:
+                session.propose("p1", "canary")
+            refused.wait_for(2)
+            serving.dispose()
+        sessions.append(started(client, *names))
+        sessions[-1].propose("p1", "canary")
+        with agents.Memory(path) as memory:
+            serving = served(memory)
+            refused.wait_for(3)
+            assert sorted(map(str, asked.items)) == sorted(session.session_id for session in sessions)
+            for session in sessions:
+                assert kinds(session) == ["SessionStart", "Proposal", "Vote"]
+                assert list(memory.kept(session.session_id, alice)) != []
+                commits(session)
+                wait_until(client.clock, lambda session=session: not list(memory.kept(session.session_id, alice)))  # type: ignore[misc]
+            serving.dispose()
 
     def test_each_session_has_a_state_of_its_own(self, connect: Connect, names: tuple[str, str, str]) -> None:
         """The committer of one session must not count the votes of another."""
