@@ -30,6 +30,7 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import Message as Protobuf
 from reactivex import abc
 from reactivex.disposable import SerialDisposable
+from reactivex.internal import noop
 
 from macp_rx import errors
 from macp_rx.clock import Clock
@@ -217,6 +218,8 @@ class Recollection:
         self._real = clock
         self.clock: Clock = _Timers(clock, self)
         """The clock on which the agent's timers are remembered."""
+        self.broken: Callable[[Exception], None] = noop
+        """Hears that the memory cannot be written, where nobody else would."""
         self.refused: set[str] = set()
         self._ended: dict[str, dict[str, Any]] = {}
         self._due: dict[str, int] = {}
@@ -293,10 +296,10 @@ class Recollection:
 
     # What it says.
 
-    def refuse(self, message_id: str) -> None:
-        """A message was refused."""
+    def refuse(self, message_id: str) -> bool:
+        """A message was refused; whether that could be kept."""
         self.refused.add(message_id)
-        self._keep("refused", message_id)
+        return self._kept("refused", message_id)
 
     def goes_on(self) -> None:
         """The agent has survived the calls that failed, so that they would fail again."""
@@ -307,6 +310,15 @@ class Recollection:
 
     def _keep(self, what: str, key: str, value: str = "") -> None:
         self._memory.keep(self._session_id, self._agent, what, key, value)
+
+    def _kept(self, what: str, key: str, value: str = "") -> bool:
+        """The same where nobody above would hear that it failed: that ends the agent."""
+        try:
+            self._keep(what, key, value)
+        except MacpError as error:
+            self.broken(error)
+            return False
+        return True
 
     # Its calls.
 
@@ -395,20 +407,19 @@ class Recollection:
         timer = self._timers[key] = _Timer(key, due, action, self._timers)
         if key in self._overdue:
             del self._overdue[key]
-            timer.waits = self._real.run_later(0, lambda: self._fire(timer))
+            timer.waits.disposable = self._real.run_later(0, lambda: self._fire(timer))
         else:
-            timer.waits = self._real.run_later(seconds, lambda: self.due(timer))
+            timer.waits.disposable = self._real.run_later(seconds, lambda: self.due(timer))
         return timer
 
     def due(self, timer: _Timer) -> None:
         """Its time has come; while the past is heard again, that is for the past to say."""
         if timer.key not in self._timers:
             return
-        if self._caught_up:
-            self._keep("fired", timer.key, str(self._position))
-            self._fire(timer)
-        else:
+        if not self._caught_up:
             timer.late = True
+        elif self._kept("fired", timer.key, str(self._position)):
+            self._fire(timer)
 
     def _fire(self, timer: _Timer) -> None:
         if self._timers.pop(timer.key, None) is timer:
@@ -453,7 +464,7 @@ class _Call(Awaitable[R]):
 class _Timer(abc.DisposableBase):
     """One timer of an agent, and what cancels it."""
 
-    __slots__ = ("_action", "_among", "_result", "_waits", "due", "key", "late")
+    __slots__ = ("_action", "_among", "_result", "due", "key", "late", "waits")
 
     def __init__(self, key: str, due: int, action: Callable[[], object], among: dict[str, _Timer]) -> None:
         self.key = key
@@ -461,19 +472,11 @@ class _Timer(abc.DisposableBase):
         self.late = False
         self._action = action
         self._among = among
-        self._waits = SerialDisposable()
+        self.waits = SerialDisposable()
         self._result = SerialDisposable()
 
-    @property
-    def waits(self) -> abc.DisposableBase:
-        return self._waits
-
-    @waits.setter
-    def waits(self, waits: abc.DisposableBase) -> None:
-        self._waits.disposable = waits
-
     def fire(self) -> None:
-        self._waits.dispose()
+        self.waits.dispose()
         result = self._action()
         if isinstance(result, abc.DisposableBase):
             self._result.disposable = result
@@ -481,7 +484,7 @@ class _Timer(abc.DisposableBase):
     def dispose(self) -> None:
         if self._among.get(self.key) is self:
             del self._among[self.key]
-        self._waits.dispose()
+        self.waits.dispose()
         self._result.dispose()
 
 

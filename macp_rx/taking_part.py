@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 
 from macp.v1.envelope_pb2 import Ack
 from reactivex import Observable, Subject, abc
-from reactivex.disposable import CompositeDisposable, Disposable
+from reactivex.disposable import CompositeDisposable, Disposable, SerialDisposable
 from reactivex.internal import noop
 
 from macp_rx.errors import MacpAckError, MacpOverflowError, MacpSessionError
@@ -26,7 +26,7 @@ from macp_rx.memory import Memory, Recollection, digest
 from macp_rx.protocol.messages import Accepted, Message
 from macp_rx.streams.session import SessionStream
 from macp_rx.streams.status import Connection, Status
-from macp_rx.streams.stream import Demand, Stream, raise_later
+from macp_rx.streams.stream import Demand, Stream, raise_later, tell_raised
 
 __all__ = ["TakingPart", "message_id", "said_by"]
 
@@ -104,10 +104,12 @@ class TakingPart:
         self._send = send
         self._report = report
         self._on_end = on_end
-        self._recollection = (
-            Recollection(memory, session_id, name, events.clock) if memory is not None and name else None
-        )
-        self._times: Counter[tuple[str, bytes]] = Counter()
+        if memory is not None and not name:
+            raise MacpSessionError(
+                "a memory must know whose it is, and this credential names nobody: AuthConfig.for_bearer(token, sender_hint=…)"
+            )
+        self._recollection = Recollection(memory, session_id, name, events.clock) if memory is not None else None
+        self._times: Counter[bytes] = Counter()
         self._in_history: set[str] = set()
         self._not_said: dict[str, Accepted] = {}
         self._held: dict[str, Message[Any]] = {}
@@ -132,7 +134,10 @@ class TakingPart:
         if outer is not None:  # who waits hears of the client's end, and what waits is seen
             self._demand = Demand(self._events.clock, outer.lose, *outer.buffers)
         self._remembering = _Waiting(self._demand, self._waiting)
-        running = CompositeDisposable(Disposable(self._listening.clear), Disposable(self._steps.clear))
+        self._checking = SerialDisposable()
+        running = CompositeDisposable(Disposable(self._listening.clear), Disposable(self._steps.clear), self._checking)
+        if self._recollection is not None:
+            self._recollection.broken = observer.on_error
         if outer is not None:
             running.add(self._waits_with(outer))
         sending = self._out.pipe(send_to(self._say))
@@ -189,13 +194,19 @@ class TakingPart:
         assert self._recollection is not None
         while self._steps:
             sequence, step = self._steps[0]
-            if not self._recollection.has_heard(sequence, self._step):
+            if not self._recollection.has_heard(sequence, self._go_on):
                 self._remembering.pause()
                 return
             step()
             if self._steps:  # and nobody has left
                 self._steps.popleft()
         self._remembering.resume()
+
+    def _go_on(self) -> None:
+        try:
+            self._step()
+        except Exception as error:  # the agent's own, as where the source delivers
+            tell_raised(self._events.clock, self._observer, error)
 
     def _deliver(self, accepted: Accepted) -> None:
         if accepted.sender == self._name:
@@ -209,7 +220,8 @@ class TakingPart:
     def _heard_of_itself(self, accepted: Accepted) -> None:
         message_id = accepted.message_id
         self._in_history.add(message_id)
-        if self._held.pop(message_id, None) is None and not self._caught_up and len(message_id) == ID_LENGTH:
+        said = self._held.pop(message_id, None) is not None
+        if not (said or self._caught_up or self._recollection is None) and len(message_id) == ID_LENGTH:
             self._not_said[message_id] = accepted
 
     def _lost(self, error: Exception) -> None:
@@ -259,17 +271,17 @@ class TakingPart:
             )
 
     def _id_of(self, message: Message[Any]) -> str:
-        what = message.message_type, message.payload_bytes
+        what = digest(message.message_type.encode(), message.payload_bytes)
         self._times[what] += 1
         return message_id(self._session_id, self._speaker, message, self._times[what])
 
     def _go_out(self) -> None:
         self._caught_up = True
-        if self._not_said:  # calls that are answered again take a moment
-            self._events.clock.run_later(GRACE, self._check)
-        for message_id, message in self._held.items():
+        if self._not_said:  # calls that are made again take a moment
+            self._checking.disposable = self._events.clock.run_later(GRACE, self._check)
+        held, self._held = self._held, {}
+        for message_id, message in held.items():
             self._out.on_next((message_id, message))
-        self._held.clear()
         if self._finished:
             self._out.on_completed()
 
@@ -290,11 +302,9 @@ class TakingPart:
             def failed(error: Exception) -> None:
                 if not isinstance(error, MacpAckError):
                     observer.on_error(error)
-                    return
-                if self._recollection is not None:
-                    self._recollection.refuse(message_id)
-                self._tell(error)
-                observer.on_completed()
+                elif self._recollection is None or self._recollection.refuse(message_id):
+                    self._tell(error)
+                    observer.on_completed()
 
             return acknowledged.subscribe(observer.on_next, failed, observer.on_completed, scheduler=scheduler)
 
@@ -302,15 +312,14 @@ class TakingPart:
 
     def _check(self) -> None:
         """Tells what the history has of this agent that it did not say again: then it is no function of the history."""
-        if self._recollection is not None:
-            for accepted in self._not_said.values():
-                self._tell(
-                    MacpSessionError(
-                        f"the history has a {accepted.message_type} of {self._name}, {accepted.sequence} in "
-                        f"{self._session_id}, which the agent did not say again when it heard the history again: it is no "
-                        "function of the history, and may say something else in its place"
-                    )
+        for accepted in self._not_said.values():
+            self._tell(
+                MacpSessionError(
+                    f"the history has a {accepted.message_type} of {self._name}, {accepted.sequence} in "
+                    f"{self._session_id}, which the agent did not say again when it heard the history again: it is no "
+                    "function of the history, and may say something else in its place"
                 )
+            )
         self._not_said.clear()
 
     def _tell(self, error: Exception) -> None:

@@ -19,7 +19,17 @@ from macp.modes.decision.v1.decision_pb2 import ProposalPayload, VotePayload
 from reactivex import Observable
 from reactivex import operators as ops
 
-from macp_rx import Accepted, DecisionSession, MacpClient, MacpError, MacpSessionError, Message, Runtime, agents
+from macp_rx import (
+    Accepted,
+    AuthConfig,
+    DecisionSession,
+    MacpClient,
+    MacpError,
+    MacpSessionError,
+    Message,
+    Runtime,
+    agents,
+)
 from macp_rx.agents import Memory, remembered
 from macp_rx.clock import VirtualClock
 from macp_rx.errors import MacpTimeoutError
@@ -158,6 +168,46 @@ class Lives:
 def lives(macp_runtime: Runtime, virtual_time: VirtualClock) -> Iterator[Lives]:
     with MacpClient.embedded(agent="chair", runtime=macp_runtime) as client, Memory(":memory:") as memory:
         yield Lives(client, virtual_time, memory)
+
+
+class Full(Memory):
+    """One that cannot be written any more."""
+
+    def keep(self, session_id: str, agent: str, what: str, key: str, value: str = "") -> None:
+        if what in self.refuses:
+            raise MacpError("cannot write: the disk is full")
+        super().keep(session_id, agent, what, key, value)
+
+    refuses: tuple[str, ...] = ()
+
+
+class TestTrouble:
+    def test_a_memory_must_know_whose_it_is(self, lives: Lives) -> None:
+        nameless = lives.session.acting_as(AuthConfig.for_bearer("token"))
+        with pytest.raises(MacpSessionError, match="a memory must know whose it is"):
+            nameless.join(agents.voter(lambda _: "APPROVE"), memory=Memory(":memory:"))
+
+    @pytest.mark.parametrize("what", ["refused", "answered", "timer", "fired"])
+    def test_one_that_cannot_be_written_ends_the_agent(
+        self, what: str, macp_runtime: Runtime, virtual_time: VirtualClock
+    ) -> None:
+        def late(events: Observable[Accepted]) -> Observable[Message]:
+            asked = remembered(Asked().slowly)
+
+            async def answered(_: object) -> Message:
+                return decision.evaluate("p1", "REVIEW", confidence=await asked() / 10)
+
+            wrong = agents.on(ProposalPayload).say(lambda _: decision.vote("p2", "APPROVE"))
+            return agents.merge(agents.on(ProposalPayload).say(answered), wrong)(events).pipe(
+                ops.merge(rx.timer(0.5).pipe(ops.map(lambda _: decision.raise_objection("p1", reason="late"))))
+            )
+
+        with MacpClient.embedded(agent="chair", runtime=macp_runtime) as client, Full(":memory:") as memory:
+            memory.refuses = (what,)
+            lives = Lives(client, virtual_time, memory)
+            lives.live(late)
+            assert str(lives.errors[-1]) == "cannot write: the disk is full"
+            assert "ObjectionPayload" not in [type(one).__name__ for one in lives.said]
 
 
 class Asked:

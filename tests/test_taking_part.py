@@ -361,6 +361,19 @@ class TestDivergence:
             assert "a Evaluation of alice, 3 in" in str(error)
             assert "did not say again" in str(error)
 
+    def test_who_has_left_is_not_asked(self, virtual_time: VirtualClock, macp_runtime: Runtime) -> None:
+        with MacpClient.embedded(agent="chair", runtime=macp_runtime) as client, agents.Memory(":memory:") as memory:
+            session = started(client)
+            session.propose("p1", "canary")
+            told: list[Exception] = []
+            alice = session.acting_as("alice")
+            for agent in (agents.voter(lambda _: "APPROVE"), agents.merge()):
+                lives = alice.join(agent, memory=memory, on_error=told.append)
+                virtual_time.advance_by(1)
+                lives.dispose()
+            virtual_time.advance_by(10)
+            assert told == []
+
     def test_what_was_said_by_hand_is_no_agent_s(self, virtual_time: VirtualClock, macp_runtime: Runtime) -> None:
         with MacpClient.embedded(agent="chair", runtime=macp_runtime) as client, agents.Memory(":memory:") as memory:
             session = started(client)
