@@ -25,7 +25,7 @@ from macp_rx.diagrams.cards import Card
 from macp_rx.diagrams.lanes import svg
 from macp_rx.diagrams.notebook import register
 from macp_rx.diagrams.picture import Svg
-from macp_rx.errors import MacpSessionError
+from macp_rx.errors import MacpClosedError, MacpSessionError
 from macp_rx.protocol.messages import Accepted
 from macp_rx.session import Session
 from macp_rx.streams.outcome import Outcome
@@ -65,7 +65,7 @@ def live(what: Session | Observable[object]) -> Live:
         Await it, and the cell lasts until the end. Dispose it, and it watches no longer. Otherwise it goes on.
 
     Errors:
-        What the stream failed with, for who awaits; MacpClosedError where the client was closed. Logged otherwise.
+        What the stream failed with, where it is awaited; logged otherwise. MacpClosedError where the client was closed.
 
     Raises:
         MacpSessionError: this is no notebook.
@@ -171,7 +171,7 @@ class Live(abc.DisposableBase):
         if self._timer is not None:
             self._timer.cancel()
         self._draw()
-        if error is not None and not self._is_awaited:
+        if error is not None and not self._is_awaited and not isinstance(error, MacpClosedError):
             _log.error("what was watched %s", state)
         self._end.set_result(None)
 
