@@ -26,7 +26,8 @@ def begin():
 def events():  # a call of its own each time, where session.events is one for all
     return client.session_events(session.session_id)
 
-def watching():
+async def watching():
+    await client.rx.list_modes()  # which comes behind what was disposed before
     return [subscription.what.split()[0] for subscription in client.subscriptions]
 """
 
@@ -74,7 +75,7 @@ def test_the_picture_stays_in_its_cell_and_grows_while_other_cells_speak(kernel:
 
 def test_awaited_it_lasts_until_the_session_has_ended(kernel: Kernel) -> None:
     told = kernel.run(
-        "asyncio.get_running_loop().call_later(0.1, session.cancel)\nawait live(session)\nprint(watching())"
+        "asyncio.get_running_loop().call_later(0.1, session.cancel)\nawait live(session)\nprint(await watching())"
     )
     assert told.of("update_display_data")[-1].text.splitlines()[-1].startswith("CANCELLED")
     assert told.text == "[]\n"
@@ -134,30 +135,33 @@ def test_a_cell_that_is_run_again_watches_once(kernel: Kernel, cell: str) -> Non
     begun = kernel.run("watch = live(events())", cell=cell)
     again = kernel.run("watch = live(events())", cell=cell)
     kernel.run("watch = live(events())", cell=cell)
-    assert kernel.run("print(watching())").text == "['events']\n"
+    assert kernel.run("print(await watching())").text == "['events']\n"
     assert again.of("display_data")[0].display != begun.of("display_data")[0].display
 
 
 def test_a_cell_that_begins_a_session_each_time_watches_the_newest(kernel: Kernel) -> None:
     for _ in range(3):
         kernel.run("session = begin(); live(session)", cell="a")
-    assert kernel.run("print(watching(), session.session_id in repr(client.subscriptions))").text == "['events'] True\n"
+    assert (
+        kernel.run("print(await watching(), session.session_id in repr(client.subscriptions))").text
+        == "['events'] True\n"
+    )
 
 
 def test_a_cell_that_no_longer_watches_ends_what_it_watched(kernel: Kernel) -> None:
     kernel.run("live(session)", cell="a")
-    assert kernel.run("print(watching())", cell="a").text == "[]\n"
+    assert kernel.run("print(await watching())", cell="a").text == "[]\n"
 
 
 def test_two_cells_watch_and_so_does_one_that_asks_twice(kernel: Kernel) -> None:
     kernel.run("live(events())", cell="a")
     kernel.run("live(events()); live(events())", cell="b")
-    assert kernel.run("print(watching())").text == "['events', 'events', 'events']\n"
+    assert kernel.run("print(await watching())").text == "['events', 'events', 'events']\n"
 
 
 def test_disposed_it_watches_no_longer_and_says_so_in_its_place(kernel: Kernel) -> None:
     begun = kernel.run("watch = live(session)")
-    told = kernel.run("watch.dispose(); watch.dispose(); await watch; print(watching())")
+    told = kernel.run("watch.dispose(); watch.dispose(); await watch; print(await watching())")
     assert told.text == "[]\n"
     (update,) = [one for one in told.of("update_display_data") if one.text.endswith("stopped")]
     assert (update.display, update.cell) == (begun.of("display_data")[0].display, begun.execution)
@@ -171,7 +175,7 @@ def test_interrupted_it_watches_no_longer_and_the_kernel_goes_on(kernel: Kernel)
     assert told.text.startswith("CancelledError")
     assert told.of("update_display_data")[-1].text.endswith("stopped")
     assert told.seconds < 10
-    assert kernel.run("print(watching(), (await session.rx.metadata()).state)").text == "[] 1\n"
+    assert kernel.run("print(await watching(), (await session.rx.metadata()).state)").text == "[] 1\n"
 
 
 def test_an_error_is_raised_where_it_is_awaited_and_logged_where_not(kernel: Kernel) -> None:
@@ -210,7 +214,7 @@ def test_outside_a_notebook_it_says_so() -> None:
 def test_in_a_kernel_one_may_block_or_await(kernel: Kernel, code: str) -> None:
     told = kernel.run(code)
     assert told.text == "True\n"
-    assert kernel.run("print(watching())").text == "[]\n"
+    assert kernel.run("print(await watching())").text == "[]\n"
 
 
 @pytest.mark.parametrize("code", ["for event in session.events: print(event)", "print(1); session.outcome.run()"])
@@ -218,7 +222,7 @@ def test_what_blocks_can_be_interrupted_and_leaves_nothing(kernel: Kernel, code:
     told = kernel.run(code, interrupt_at="stream")
     assert told.text.endswith("KeyboardInterrupt: ")
     assert told.seconds < 10
-    assert kernel.run("print(watching())").text == "[]\n"
+    assert kernel.run("print(await watching())").text == "[]\n"
 
 
 def test_on_the_kernels_own_loop_blocking_is_refused_and_the_rest_works(kernel: Kernel) -> None:
