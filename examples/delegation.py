@@ -54,7 +54,7 @@ AGENTS: dict[str, Agent] = {
         agents.opening(task.request_task("report", "the figures of the third quarter")),
         agents.on_state(task, policy=POLICY).say(conclude),
     ),
-    "crawler": agents.task_worker("crawler", crawl, timeout=PATIENCE, otherwise=give_back),
+    "crawler": agents.task_worker("crawler", crawl, timeout=PATIENCE, fallback=give_back),
     "archive": agents.task_worker("archive", look_up, volunteers=False, takes_over=True),
 }
 

@@ -34,7 +34,7 @@ from macp_rx.streams.retry import RECONNECT, RetryPolicy
 from macp_rx.streams.sending import SEND_RETRY, Outbox
 from macp_rx.streams.session import OnGap, SessionStream, history, session_events
 from macp_rx.streams.shared import Shared
-from macp_rx.streams.source import watch
+from macp_rx.streams.source import rpc_stream_of, watch
 from macp_rx.streams.stream import Stream
 from macp_rx.transport import methods
 from macp_rx.transport.auth import AuthConfig
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from reactivex.scheduler.eventloop import AsyncIOScheduler
 
     from macp_rx.runtime import Runtime
-    from macp_rx.transport.grpc import ChannelOptions
+    from macp_rx.transport.grpc import ChannelOptions, ResponseStream
 
 __all__ = ["MacpClient", "RxClient"]
 
@@ -318,12 +318,13 @@ class _Calls:
         )  # and not the client: what runs must not keep it from being collected
 
         def live(after: int) -> Stream[Accepted]:
-            return session_events(connection, session_id, after, auth=auth, ends=connection.ends(auth), wait=wait)
+            ends = connection.ends(auth)
+            return session_events(connection, session_id, after, auth=auth, ends=ends, wait=wait, listed=False)
 
         def catch_up(after: int) -> Stream[Accepted]:
-            return history(connection, session_id, after, auth=auth)
+            return history(connection, session_id, after, auth=auth, listed=False)
 
-        return Shared(connection, live, catch_up)
+        return Shared(connection, live, catch_up, f"events of {session_id}")
 
     def outcome(self, session_id: str, events: Stream[Accepted] | None = None) -> Stream[Outcome]:
         """How a session ends: one value, when it has ended.
@@ -561,6 +562,21 @@ class _Calls:
     def watch_policies(self, *, timeout: float | None = None) -> Stream[policy_pb2.WatchPoliciesResponse]:
         """All policies at once, then all of them again per change."""
         return self._watch(methods.WATCH_POLICIES, policy_pb2.WatchPoliciesRequest(), timeout)
+
+    def rpc_stream(self, open_call: Callable[[], ResponseStream[T]]) -> Stream[T]:
+        """Any gRPC stream of any stub on this client's loop: one call per subscription, paused by a slow reader, ended by close.
+
+        Args:
+            open_call: makes the grpc.aio call, such as ``lambda: stub.Watch(request)``; called on the loop, once per
+                subscription, so that a stub made there belongs to the right loop.
+
+        Raises:
+            MacpSessionError: the client lives under virtual time, where there is no gRPC.
+
+        Errors:
+            MacpTransportError with status, trailers and cause, where the call ends other than with OK.
+        """
+        return rpc_stream_of(self._connection, open_call).of(self)
 
 
 class RxClient(_Calls, Reactive):

@@ -19,7 +19,7 @@ from reactivex import Observable, Subject, abc
 from reactivex import operators as ops
 
 from macp_rx.client import MacpClient
-from macp_rx.errors import MacpAckError, MacpSessionError
+from macp_rx.errors import MacpAckError, MacpError, MacpSessionError
 from macp_rx.protocol.commitment import commit
 from macp_rx.protocol.messages import MACP_VERSION, Accepted, Message
 from macp_rx.protocol.modes import decision, handoff, multi_round, proposal, quorum, task
@@ -30,8 +30,9 @@ from macp_rx.streams.call import Blocking, Reactive, call
 from macp_rx.streams.duplex import MacpStream
 from macp_rx.streams.outcome import Outcome
 from macp_rx.streams.shared import Shared
-from macp_rx.streams.stream import Stream, stream
+from macp_rx.streams.stream import Stream, raise_later, stream
 from macp_rx.transport.auth import AuthConfig
+from macp_rx.transport.base import subscribed_by
 
 if TYPE_CHECKING:  # who only reads and sends imports no operators
     from macp_rx.operators.states import Rules
@@ -271,7 +272,8 @@ class SessionVerbs:
             MacpSessionError: what the agent returned is no Observable.
         """
         report = on_error or self.log_error
-        return self.spoken(agent, self.events, report).subscribe(on_error=report)
+        with subscribed_by(agent):
+            return self.spoken(agent, self.events, report).subscribe(on_error=report)
 
     def spoken(self, agent: Agent, events: Stream[Accepted], on_refusal: Callable[[Exception], None]) -> Stream[Ack]:
         """What an agent says about these events, sent in order: the Acks. What `join` subscribes to.
@@ -288,7 +290,6 @@ class SessionVerbs:
             MacpSessionError: what the agent returned is no Observable.
         """
         from macp_rx import operators as mo
-        from macp_rx.operators.lift import like
 
         over: Subject[None] = Subject()
 
@@ -296,7 +297,9 @@ class SessionVerbs:
             over.on_next(None)
 
         # an agent may have reasons to speak of its own, such as a timer, and does not outlive the session for them
-        messages = said_by(agent, like(events, events.pipe(ops.do_action(on_completed=end)))).pipe(ops.take_until(over))
+        heard = events.derived(events.pipe(ops.do_action(on_completed=end)), can_wait=True)
+        heard.listener = self._sender
+        messages = said_by(agent, heard).pipe(ops.take_until(over))
 
         def speak(_scheduler: abc.SchedulerBase) -> Observable[Ack]:
             times: Counter[bytes] = Counter()
@@ -320,11 +323,15 @@ class SessionVerbs:
         return stream(rx.defer(speak), self._client.clock)
 
     def log_error(self, error: Exception) -> None:
-        """Logs what became of an agent, as `join` does by default: a refused message is a warning, for the agent goes on."""
+        """Logs what became of an agent, as `join` does by default: a refused message is a warning, for the agent goes on.
+
+        An exception that is not ours is an agent's own, and comes with where it was raised.
+        """
         level = logging.ERROR
         if isinstance(error, MacpAckError):  # and that others have ended the session meanwhile is no trouble at all
             level = logging.INFO if error.code == "SESSION_NOT_OPEN" else logging.WARNING
-        _log.log(level, "%s in %s: %s", self._sender or "an agent", self.session_id, error)
+        where = None if isinstance(error, MacpError) else error
+        _log.log(level, "%s in %s: %s", self._sender or "an agent", self.session_id, error, exc_info=where)
 
     @property
     def _sender(self) -> str:
@@ -387,7 +394,10 @@ def _passing_over_refusals(acknowledged: Stream[Ack], on_refusal: Callable[[Exce
     def subscribe(observer: abc.ObserverBase[Ack], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
         def failed(error: Exception) -> None:
             if isinstance(error, MacpAckError):
-                on_refusal(error)
+                try:
+                    on_refusal(error)
+                except Exception as raised:  # the listener's own
+                    raise_later(acknowledged.clock, raised)
                 observer.on_completed()
             else:
                 observer.on_error(error)

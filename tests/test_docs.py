@@ -53,9 +53,10 @@ def test_the_failure_that_the_testing_page_shows_is_real(pytester: pytest.Pytest
     assert [line.strip() for line in printed] == [line.strip() for line in shown.splitlines()]
 
 
-def test_the_answer_that_the_simulation_page_shows_is_real() -> None:
+def test_the_answer_that_the_simulation_page_shows_is_real_and_plotted(tmp_path: Path) -> None:
+    plot = tmp_path / "plot.png"
     asked = subprocess.run(
-        [sys.executable, DOCS.parent / "examples" / "simulations" / "which_policy.py"],
+        [sys.executable, DOCS.parent / "examples" / "simulations" / "which_policy.py", plot],
         capture_output=True,
         text=True,
         check=True,
@@ -64,7 +65,8 @@ def test_the_answer_that_the_simulation_page_shows_is_real() -> None:
         r"<!-- printed: which_policy -->\n```\n(.*?)```", (DOCS / "simulation.md").read_text(), re.DOTALL
     )
     assert asked.stdout.strip() == shown.strip()
-    assert asked.stderr == ""
+    assert [line for line in asked.stderr.splitlines() if not line.startswith("Matplotlib is building the font")] == []
+    assert plot.read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_test_of_an_example_has_at_most_fifteen_lines() -> None:

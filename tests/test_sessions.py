@@ -29,6 +29,7 @@ from macp_rx import (
     MultiRoundSession,
     ProposalSession,
     QuorumSession,
+    Runtime,
     Session,
     SessionStart,
     Stream,
@@ -36,11 +37,12 @@ from macp_rx import (
     new_session_id,
 )
 from macp_rx import operators as mo
+from macp_rx.clock import VirtualClock
 from macp_rx.protocol.commitment import commit
 from macp_rx.protocol.modes import decision, handoff, multi_round, proposal, quorum, task
 from macp_rx.protocol.policy import AssignmentRules, VotingRules, build_decision_policy, build_task_policy
 from macp_rx.session import RxSession, SessionVerbs, verb
-from tests.conftest import Connect, Recorder, wait_until
+from tests.conftest import Connect, Recorder
 from tests.runtime.conversation import register
 
 Line = tuple[str, str, tuple[Any, ...], dict[str, Any]]
@@ -563,7 +565,9 @@ class TestState:
 
 
 class TestOneLiveCall:
-    def test_a_session_and_its_reactive_face_share_it(self, session: DecisionSession) -> None:
+    def test_a_session_and_its_reactive_face_share_it(self, macp_runtime: Runtime, virtual_time: VirtualClock) -> None:
+        session = DecisionSession(MacpClient.embedded(agent="chair", runtime=macp_runtime))
+        session.start(intent="test", participants=["chair"], ttl_ms=60_000)
         heard = [Recorder() for _ in range(5)]
         streams: list[Stream[Any]] = [
             session.events,
@@ -573,16 +577,15 @@ class TestOneLiveCall:
             session.rx.states,
         ]
         subscriptions = [events.subscribe(recorder) for events, recorder in zip(streams, heard, strict=True)]
-        for recorder in heard:
-            recorder.wait_for(1)
-        calls = [one for one in session.client.subscriptions if session.session_id in one.what]
-        assert len(calls) == 1
+        virtual_time.advance_by(0)
+        assert macp_runtime.open_calls == 2  # it, and the watch that tells of its end
         session.propose("p1", "canary")
-        for recorder in heard:
-            recorder.wait_for(2)
+        virtual_time.advance_by(0)
+        assert [len(recorder.items) for recorder in heard] == [2] * 5
         for subscription in subscriptions:
             subscription.dispose()
-        wait_until(session.client.clock, lambda: session.client.subscriptions == ())
+        virtual_time.advance_by(0)
+        assert macp_runtime.open_calls == 0
 
 
 class TestLifecycle:

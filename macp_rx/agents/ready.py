@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Collection
 from datetime import timedelta
 from functools import partial
 from inspect import isawaitable
+from operator import attrgetter
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from google.protobuf.message import Message as Protobuf
@@ -19,7 +20,7 @@ from reactivex import operators as ops
 from reactivex.disposable import CompositeDisposable
 
 from macp_rx import operators as mo
-from macp_rx.agents.speaking import CONCURRENCY, Answer, Then, from_start, logged, on
+from macp_rx.agents.speaking import CONCURRENCY, Answer, Then, from_start, log_fallback, on
 from macp_rx.errors import MacpSessionError
 from macp_rx.operators.deciding import Verdict
 from macp_rx.operators.lift import lift, like, on_clock
@@ -44,18 +45,21 @@ D = TypeVar("D")
 
 def _decider(
     on_what: on[P],
+    subject: Callable[[P], str],
     decide: Callable[[Accepted[P]], D | Message[Any] | Awaitable[D | Message[Any] | None] | None],
-    say: Callable[[Accepted[P], D], Message[Any]],
+    say: Callable[[str, D], Message[Any]],
     fallback: D | None,
     timeout: float | None,
     concurrency: int,
 ) -> Agent:
-    """An agent that decides about something and puts the decision into words."""
+    """An agent that decides about something, which has an id, and puts the decision into words."""
+    if fallback is not None:
+        say("any", fallback)  # one that cannot be said is told now, and not when it is needed
 
     def word(about: Accepted[P], decided: D | Message[Any] | None) -> Answer:
         if decided is None:
             return None
-        return decided if isinstance(decided, Message) else say(about, decided)  # pyright: ignore[reportUnknownVariableType]
+        return decided if isinstance(decided, Message) else say(subject(about.payload), decided)  # pyright: ignore[reportUnknownVariableType]
 
     def answer(about: Accepted[P]) -> Answer | Awaitable[Answer]:
         decided = decide(about)
@@ -89,10 +93,10 @@ def voter(
         concurrency: how many of those may run at a time.
     """
 
-    def say(proposal: Accepted[ProposalPayload], vote: str) -> Message[Any]:
-        return decision.vote(proposal.payload.proposal_id, vote, reason=reason)
+    def say(proposal_id: str, vote: str) -> Message[Any]:
+        return decision.vote(proposal_id, vote, reason=reason)
 
-    return _decider(on(ProposalPayload), decide, say, fallback, timeout, concurrency)
+    return _decider(on(ProposalPayload), attrgetter("proposal_id"), decide, say, fallback, timeout, concurrency)
 
 
 class Evaluation(NamedTuple):
@@ -131,11 +135,11 @@ def evaluator(
         concurrency: how many of those may run at a time.
     """
 
-    def say(proposal: Accepted[ProposalPayload], found: Evaluation) -> Message[Any]:
+    def say(proposal_id: str, found: Evaluation) -> Message[Any]:
         recommendation, confidence, reason = Evaluation(*found)
-        return decision.evaluate(proposal.payload.proposal_id, recommendation, confidence=confidence, reason=reason)
+        return decision.evaluate(proposal_id, recommendation, confidence=confidence, reason=reason)
 
-    return _decider(on(ProposalPayload), evaluate, say, fallback, timeout, concurrency)
+    return _decider(on(ProposalPayload), attrgetter("proposal_id"), evaluate, say, fallback, timeout, concurrency)
 
 
 def approver(
@@ -163,13 +167,13 @@ def approver(
     """
     ballots = {"APPROVE": quorum.approve, "REJECT": quorum.reject, "ABSTAIN": quorum.abstain}
 
-    def say(request: Accepted[ApprovalRequestPayload], ballot: str) -> Message[Any]:
+    def say(request_id: str, ballot: str) -> Message[Any]:
         make = ballots.get(ballot)
         if make is None:
             raise MacpSessionError(f"ballot {ballot!r} is none of {', '.join(ballots)}; the case counts")
-        return make(request.payload.request_id, reason=reason)
+        return make(request_id, reason=reason)
 
-    return _decider(on(ApprovalRequestPayload), decide, say, fallback, timeout, concurrency)
+    return _decider(on(ApprovalRequestPayload), attrgetter("request_id"), decide, say, fallback, timeout, concurrency)
 
 
 def handoff_target(
@@ -203,15 +207,14 @@ def handoff_target(
     ) -> bool | Message[Any] | Awaitable[bool | Message[Any] | None] | None:
         return decide(offer) if offer.payload.target_participant == me else None
 
-    def say(offer: Accepted[HandoffOfferPayload], taken: bool) -> Message[Any]:
-        handoff_id = offer.payload.handoff_id
+    def say(handoff_id: str, taken: bool) -> Message[Any]:
         if not isinstance(taken, bool):  # a text such as "no" would be a yes
             raise MacpSessionError(f"whether {me!r} takes an offer is True or False, not {taken!r}")
         if taken:
             return handoff.accept_handoff(handoff_id, accepted_by=me, reason=reason)
         return handoff.decline(handoff_id, declined_by=me, reason=reason)
 
-    return _decider(on(HandoffOfferPayload), for_me, say, fallback, timeout, concurrency)
+    return _decider(on(HandoffOfferPayload), attrgetter("handoff_id"), for_me, say, fallback, timeout, concurrency)
 
 
 def majority_committer(
@@ -235,6 +238,8 @@ def majority_committer(
         timeout: seconds after which it gives up, from when it hears of the session; None waits as long as the session lives.
     """
 
+    says = mo.commit_if_decided(action=action, declined=declined, authority_scope=authority_scope)
+
     def committer(start: Accepted[SessionStartPayload]) -> Agent:
         proposals: dict[str, None] = {}  # those that are not out of the race; none can follow once voting has begun
 
@@ -257,9 +262,7 @@ def majority_committer(
                 decided: Observable[Verdict | mo.Undecided] = verdicts.pipe(ops.map(_as_it_is))
             else:
                 decided = verdicts.pipe(mo.within(timeout, otherwise=mo.UNDECIDED))
-            return decided.pipe(
-                mo.commit_if_decided(action=action, declined=declined, authority_scope=authority_scope), ops.take(1)
-            )
+            return decided.pipe(says, ops.take(1))
 
         return agent
 
@@ -286,7 +289,7 @@ def task_worker(
     takes_over: bool = False,
     volunteers: bool = True,
     timeout: float | None = None,
-    otherwise: Callable[[Accepted[TaskRequestPayload], Exception], Message[Any]] | None = None,
+    fallback: Callable[[Accepted[TaskRequestPayload], Exception], Message[Any]] | None = None,
 ) -> Agent:
     """An agent that takes a task on, does it, and reports.
 
@@ -303,7 +306,7 @@ def task_worker(
         takes_over: also accept a task that somebody else has given back. A policy must allow it.
         volunteers: accept a request that is for anybody; without it, only one that names this agent.
         timeout: seconds that an async ``work`` may take.
-        otherwise: what to say where ``work`` failed or took too long, such as ``task.reject_task``, which gives the task back;
+        fallback: what to say where ``work`` failed or took too long, such as ``task.reject_task``, which gives the task back;
             by default that the task failed, with the error's name and text.
     """
 
@@ -343,12 +346,13 @@ def task_worker(
                 return Then(done, report) if isawaitable(done) else report(done)
 
             def failed(request: Accepted[TaskRequestPayload], error: Exception) -> Message[Any]:
-                if otherwise is not None:
-                    return otherwise(request, error)
+                log_fallback(events, request, error)
+                if fallback is not None:
+                    return fallback(request, error)
                 code = type(error).__name__
                 return task.fail_task(request.payload.task_id, assignee=me, error_code=code, reason=str(error) or code)
 
-            reports = like(events, mine).pipe(mo.map_async(do, timeout=timeout, otherwise=logged(failed), finish=False))
+            reports = like(events, mine).pipe(mo.map_async(do, timeout=timeout, otherwise=failed, finish=False))
             working = reports.subscribe(observer, scheduler=scheduler)
             hearing = events.subscribe(on_next, mine.on_error, mine.on_completed, scheduler=scheduler)
             return CompositeDisposable(working, hearing)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Generator, Iterable
-from inspect import isawaitable, iscoroutine
+from inspect import isawaitable
 from typing import Any, Generic
 
 import reactivex as rx
@@ -21,13 +21,14 @@ from macp_rx import operators as mo
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpSessionError
 from macp_rx.operators.lift import follow, lift, like
+from macp_rx.operators.map_async import Closable
 from macp_rx.operators.states import Rules
 from macp_rx.protocol.messages import Accepted, Message
 from macp_rx.protocol.policy import Policy
 from macp_rx.session import Agent, said_by
-from macp_rx.streams.stream import Demand
+from macp_rx.streams.stream import Demand, Stream
 
-__all__ = ["CONCURRENCY", "Answer", "Then", "from_start", "logged", "merge", "on", "on_state", "opening"]
+__all__ = ["CONCURRENCY", "Answer", "Then", "from_start", "log_fallback", "merge", "on", "on_state", "opening"]
 
 _log = logging.getLogger("macp_rx.agents")
 
@@ -53,7 +54,7 @@ class on(Generic[P]):  # noqa: N801 - reads as a sentence: on(ProposalPayload).s
     """
 
     def __init__(self, *payloads: type[P]) -> None:
-        self._payloads = payloads
+        self._select = mo.of_type(*payloads)
 
     def say(
         self,
@@ -86,12 +87,13 @@ class on(Generic[P]):  # noqa: N801 - reads as a sentence: on(ProposalPayload).s
             said = answer(accepted)
             return Then(said, _each) if isawaitable(said) else _each(said)
 
-        def instead(accepted: Accepted[P], error: Exception) -> Iterable[Message[Any]]:
-            return _each(logged(fallback)(accepted, error)) if fallback is not None else ()
-
         def agent(events: Observable[Accepted]) -> Observable[Message[Any]]:
+            def instead(accepted: Accepted[P], error: Exception) -> Iterable[Message[Any]]:
+                log_fallback(events, accepted, error)
+                return _each(fallback(accepted, error)) if fallback is not None else ()
+
             answers: Observable[Iterable[Message[Any]]] = events.pipe(
-                mo.of_type(*self._payloads),
+                self._select,
                 mo.map_async(
                     answered,
                     concurrency=concurrency,
@@ -162,7 +164,7 @@ def opening(*messages: Message[Any]) -> Agent:
 
 
 class Then(Awaitable[B], Generic[A, B]):
-    """What is made of an awaitable's result. One that is dropped before it began closes the coroutine that it stands for.
+    """What is made of an awaitable's result.
 
     Args:
         call: the awaitable.
@@ -176,19 +178,22 @@ class Then(Awaitable[B], Generic[A, B]):
     def __await__(self) -> Generator[Any, Any, B]:
         return self._make((yield from self._call.__await__()))
 
-    def __del__(self) -> None:
-        if iscoroutine(self._call):
-            self._call.close()  # else Python would report it as never awaited
+    def close(self) -> None:
+        """Drops the call, as a coroutine's ``close`` does."""
+        if isinstance(self._call, Closable):
+            self._call.close()
 
 
-def logged(fallback: Callable[[Accepted[P], Exception], R]) -> Callable[[Accepted[P], Exception], R]:
-    """The same fallback, which does not hide why it was needed."""
+def log_fallback(events: Observable[Accepted], accepted: Accepted[P], error: Exception) -> None:
+    """Logs why an agent says what it falls back on.
 
-    def otherwise(accepted: Accepted[P], error: Exception) -> R:
-        _log.warning("no answer to %r (%s): %s; the fallback is said", accepted, accepted.session_id, error)
-        return fallback(accepted, error)
-
-    return otherwise
+    Args:
+        events: what the agent hears, which knows its name.
+        accepted: what it has no answer to.
+        error: why.
+    """
+    who = (events.listener if isinstance(events, Stream) else "") or "an agent"
+    _log.warning("%s in %s: no answer to %r: %s; the fallback is said", who, accepted.session_id, accepted, error)
 
 
 def _each(answer: Answer) -> Iterable[Message[Any]]:

@@ -221,7 +221,9 @@ def _brief(value: object, known: Sequence[object]) -> str:
             return str(getattr(value, "action" if "action" in fields else value.DESCRIPTOR.fields[0].name))
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             members = (getattr(value, item.name) for item in dataclasses.fields(value))
-            return " ".join(filter(None, (_brief(member, known) for member in members if member not in known)))
+            return " ".join(
+                filter(None, (_brief(member, known) for member in members if member and member not in known))
+            )
         case bytes():
             return f"{len(value)} bytes" if value else ""
         case _:

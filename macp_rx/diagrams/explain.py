@@ -269,13 +269,12 @@ def _named(operators: Sequence[Operator], texts: Sequence[str]) -> list[tuple[st
 
 
 def _short(operator: Operator) -> str:
-    """The function that a closure comes from; of RxPY's curried ones, the one that was curried."""
-    if "curry_flip" in getattr(operator, "__qualname__", ""):
+    """What a function is called; a closure that is called ``operator``, or one of RxPY's curried ones, by what it comes from."""
+    parts = getattr(operator, "__qualname__", type(operator).__name__).split(".<locals>.")
+    if parts[0] == "curry_flip":
         curried = inspect.getclosurevars(operator).nonlocals.get("fun")
-        name = getattr(curried, "__name__", "")
-    else:
-        name = getattr(operator, "__qualname__", type(operator).__name__).split(".<locals>")[0].rpartition(".")[2]
-    return name.strip("_") or "operator"
+        return str(getattr(curried, "__name__", "operator")).strip("_")
+    return parts[-2] if parts[-1] == "operator" and len(parts) > 1 else parts[-1]
 
 
 def _word(text: str, operator: Operator) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from xml.etree.ElementTree import Element
 
@@ -73,27 +73,21 @@ def svg(
     stops = stops_of(events, labels, looks)
     name_width = min(NAME, max((width_of(label, 12) for label in labels), default=0)) + 14
     layout = laid_out(stops, PAD + name_width, width - PAD)
-    lanes = _lanes(labels, stops_in(layout), operators or {})
+    made = operators or {}
     text = title or f"{len(events)} events on {len(names)} lanes"
-    needed = layout.rows[0].end + PAD if len(layout.rows) == 1 else width
-    boxes = max((width_of(lane.operator, 12, code=True) for lane in lanes), default=0) + 40 + PAD + name_width
-    needed = min(width, max(needed, boxes, width_of(title, 14) + 2 * PAD, 320))
-    if len(layout.rows) == 1:
-        only = layout.rows[0]
-        layout = Layout((Row(only.begin, needed - PAD, only.stops, only.cuts),), layout.stops)
+    boxes = max((width_of(text, 12, code=True) for text in made.values()), default=0) + 40 + PAD + name_width
+    needed = min(width, max(layout.rows[0].end + PAD, boxes, width_of(title, 14) + 2 * PAD, 320))
+    rows = tuple(replace(row, end=needed - PAD) for row in layout.rows)
+    layout = Layout(rows, layout.stops)
     picture = Picture(text, needed)
     top = PAD
     if title:
         write(picture.root, shorten(title, 14, needed - 2 * PAD), "title", PAD, top + 12)
         top += 30
     for number, row in enumerate(layout.rows):
-        top = _Rows(picture, timeline, layout, lanes, number, row, top).draw()
+        lanes = _lanes(labels, row, made)
+        top = _DrawnRow(picture, timeline, layout, lanes, number, row, top).draw()
     return picture.finished(top + PAD - 10, theme, plain_text(timeline))
-
-
-def stops_in(layout: Layout) -> list[Mark]:
-    """All marks."""
-    return [mark for stop in layout.stops for mark in stop.marks]
 
 
 def plain_text(timeline: Timeline) -> str:
@@ -119,13 +113,12 @@ def duration(microseconds: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Lane:
-    """How much room a lane takes in each row.
+    """How much room a lane takes in a row.
 
     Attributes:
         name: what is written before it.
         operator: what stands in the box above it; blank for no box.
-        height: of the lane and the box.
-        tall: the same of the lane alone.
+        tall: the room for the lane alone.
     """
 
     name: str
@@ -139,19 +132,22 @@ class _Lane:
 
     @property
     def height(self) -> float:
-        """The room for all of it."""
+        """The room for both."""
         return self.tall + self.box
 
 
-def _lanes(names: Sequence[str], marks: Sequence[Mark], operators: Mapping[str, str]) -> list[_Lane]:
+def _lanes(names: Sequence[str], row: Row, operators: Mapping[str, str]) -> list[_Lane]:
+    """As tall as what is on them in this row: a line, marks, marks with one text below, or with two."""
     texts = [0] * len(names)
-    for mark in marks:
-        texts[mark.lane] = max(texts[mark.lane], 2 if mark.detail else 1 if mark.label else 0)
-    tall = (38.0, 52.0, 64.0)
+    for mark in (mark for stop in row.stops for mark in stop.marks):
+        texts[mark.lane] = max(
+            texts[mark.lane], 3 if mark.detail and mark.label else 2 if mark.detail or mark.label else 1
+        )
+    tall = (32.0, 38.0, 52.0, 64.0)
     return [_Lane(name, operators.get(name, ""), tall[texts[number]]) for number, name in enumerate(names)]
 
 
-class _Rows:
+class _DrawnRow:
     """Draws one row."""
 
     def __init__(
@@ -224,7 +220,7 @@ class _Rows:
         if stops:
             first, (last, mark) = stops[0][0], stops[-1]
             begin = min(begin, (first.row, first.x))
-            end = (last.row, last.x) if mark.ends and _is_end(mark) else max(end, (last.row, last.x))
+            end = (last.row, last.x) if mark.ends else max(end, (last.row, last.x))
         left = row.begin if begin[0] < here else begin[1] if begin[0] == here else row.end
         right = row.end if end[0] > here else end[1] if end[0] == here else row.begin
         return left, right
@@ -248,7 +244,7 @@ class _Rows:
         text = operator if len(operator) <= letters else operator[: letters - 1] + "…"
         write(group, text, "code middle", row.begin + width / 2, top + 20.5)
         if text != operator:
-            add(group, "title").text = operator
+            add(group, "title").text = _tip(operator)
 
     def _span(self, group: Element, span: Span, y: float) -> None:
         row = self._row
@@ -316,15 +312,12 @@ class _Rows:
             text = duration(time)
             if shown is not None and text == duration(shown):
                 text = f"+{duration(time - shown)}"  # so close behind the last one that three digits do not tell
-            half, middle = width_of(text, 10) / 2, (first + last) / 2
+            half = width_of(text, 10) / 2
+            middle = min((first + last) / 2, row.end + PAD - half)
             if middle - half >= taken + 4:
                 write(axis, text, "small muted middle", middle, y + 15)
                 taken = middle + half
                 shown = shown if text.startswith("+") else time
-
-
-def _is_end(mark: Mark) -> bool:
-    return mark.symbol.shape in ("bar", "cross", "clock", "break") and mark.symbol.stands_out
 
 
 def _tip(text: str) -> str:

@@ -11,14 +11,14 @@ from typing import Final
 
 from macp_rx.diagrams.picture import width_of
 from macp_rx.diagrams.symbols import Symbol, said
-from macp_rx.timeline import Completed, Event
+from macp_rx.timeline import Completed, Event, Next
 
 __all__ = ["RADIUS", "Layout", "Mark", "Row", "Stop", "laid_out", "stops_of"]
 
 RADIUS: Final = 10.0
 """Of a mark."""
 
-ROOM: Final = 104.0
+ROOM: Final = 132.0
 """How wide a label may be."""
 
 STOPS: Final = 120
@@ -127,10 +127,10 @@ def stops_of(events: Sequence[tuple[int, Event]], lanes: Sequence[str], looks: S
     index = {name: number for number, name in enumerate(lanes)}
     speaking = frozenset(event.lane for _number, event in events if _is_speech(event))
     last = {event.lane: number for number, event in events}
-    marks = [
-        (event, Mark(index.get(event.lane, len(lanes) - 1), look, [(number, event)], ends=last[event.lane] == number))
-        for (number, event), look in zip(events, looks, strict=True)
-    ]
+    marks: list[tuple[Event, Mark]] = []
+    for (number, event), look in zip(events, looks, strict=True):
+        ends = last[event.lane] == number and not isinstance(event.what, Next)
+        marks.append((event, Mark(index.get(event.lane, len(lanes) - 1), look, [(number, event)], ends=ends)))
     alone = sum(look.stands_out for look in looks) <= STOPS // 2
     size = 1
     while True:
@@ -255,11 +255,27 @@ class Layout:
 def laid_out(stops: Sequence[Stop], left: float, right: float) -> Layout:
     """Gives each stop its place: time to scale, as far as labels leave room and silences are not too long.
 
+    Several rows are made as long as one another, as far as that goes.
+
     Args:
         stops: in order.
         left: where rows begin.
         right: where they end at the latest.
     """
+    rows = len(_filled(stops, left, right).rows)
+    if rows > 1:
+        too_narrow = left + (right - left) / 2
+        while right - too_narrow > 8:
+            middle = (too_narrow + right) / 2
+            if len(_filled(stops, left, middle).rows) == rows:
+                right = middle
+            else:
+                too_narrow = middle
+    return _filled(stops, left, right)
+
+
+def _filled(stops: Sequence[Stop], left: float, right: float) -> Layout:
+    """One row after the other, each as full as it gets."""
     gaps = sorted(later.time - earlier.time for earlier, later in pairwise(stops) if later.time > earlier.time)
     usual = gaps[(len(gaps) - 1) * 3 // 4] if gaps else 1
     rows: list[Row] = []

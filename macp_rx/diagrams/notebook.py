@@ -13,7 +13,7 @@ from macp_rx.diagrams.cards import card_of
 from macp_rx.diagrams.lanes import plain_text, svg
 from macp_rx.errors import MacpSessionError
 from macp_rx.operators import Tally, Undecided, Verdict
-from macp_rx.protocol.modes.projection import Projection
+from macp_rx.protocol.modes import decision, handoff, multi_round, passthrough, proposal, quorum, task
 from macp_rx.session import Session
 from macp_rx.simulation import Simulation, Sweep
 from macp_rx.streams.outcome import Outcome
@@ -21,8 +21,15 @@ from macp_rx.timeline import Timeline
 
 __all__ = ["SHOWN", "load_ipython_extension", "register", "unload_ipython_extension"]
 
-SHOWN: Final = (Timeline, Simulation, Tally, Projection, Verdict, Undecided, Outcome, Sweep, Session)
-"""What is shown; the State of every mode is a Projection."""
+MODES: Final = (decision, proposal, task, handoff, quorum, multi_round, passthrough)
+
+SHOWN: Final = (
+    *(Timeline, Simulation, Tally, Verdict, Undecided, Outcome, Sweep, Session),
+    *(
+        mode.State for mode in MODES
+    ),  # each by itself: IPython takes the repr of a class before what its base is shown as
+)
+"""What is shown."""
 
 
 def register(shell: Any = None) -> None:

@@ -24,6 +24,7 @@ class Svg:
     Attributes:
         text: the SVG.
         plain: what is shown where there are no pictures: a terminal, a diff.
+        theme: in whose colours it is.
     """
 
     text: str
@@ -161,7 +162,8 @@ def width_of(text: str, size: float, *, code: bool = False) -> float:
         size: the font's size.
         code: it is written in letters of one width.
     """
-    return size * (0.62 * len(text) if code else sum(map(_em, text)))
+    # so many letters are wider than any picture, and a text of a megabyte is not measured
+    return size * (0.62 * len(text) if code else sum(map(_em, text[:500])))
 
 
 def _em(letter: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, cast
 from zlib import crc32
 
 from google.protobuf.message import Message as Protobuf
@@ -24,6 +24,9 @@ from macp_rx.timeline import Completed, Event, Failed, Next, Notification, to_js
 __all__ = ["GLYPHS", "Shape", "Symbol", "explained", "said", "symbol_of"]
 
 Shape = Literal["circle", "square", "hexagon", "triangle", "diamond", "seal", "pill", "cross", "clock", "break", "bar"]
+
+LETTERS: Final = 200
+"""So many letters of a text at the most: a payload may be a megabyte."""
 
 GLYPHS: Final[Mapping[str, str]] = {
     "yes": "M-4 .4 L-1.2 3.2 L4.2 -3.2",
@@ -66,11 +69,14 @@ def symbol_of(what: Notification) -> Symbol:
     """How a notification is drawn."""
     match what:
         case Next(value):
-            return _value(value)
+            symbol = _value(value)
         case Failed(error):
-            return _error(error)
+            symbol = _error(error)
         case Completed():
-            return Symbol("bar", "steel", "", stands_out=True)
+            symbol = Symbol("bar", "steel", "", stands_out=True)
+    if max(len(symbol.glyph), len(symbol.label), len(symbol.detail)) <= LETTERS:
+        return symbol
+    return replace(symbol, glyph=symbol.glyph[:LETTERS], label=symbol.label[:LETTERS], detail=symbol.detail[:LETTERS])
 
 
 def said(symbol: Symbol) -> str:
@@ -108,7 +114,18 @@ def _json(value: object) -> str:
         told = canonical.to_json(value) if isinstance(value, Protobuf) else to_json(value)
     except MacpSessionError:
         return _text(value) or type(value).__name__
-    return json.dumps(told, ensure_ascii=False)
+    return json.dumps(_bare(told), ensure_ascii=False)
+
+
+def _bare(told: object) -> object:
+    """JSON without the names of classes, which are there to read it back."""
+    if isinstance(told, list):
+        return [_bare(member) for member in cast("list[object]", told)]
+    if not isinstance(told, dict):
+        return told
+    members = {name: _bare(member) for name, member in cast("dict[str, object]", told).items() if name != "@"}
+    # one member beside the name: the fields, items or message of a value, or the name of an enum's member
+    return next(iter(members.values())) if "@" in told and len(members) == 1 else members
 
 
 def _items(value: object) -> str:

@@ -25,7 +25,7 @@ PALETTES: Final[Mapping[str, Mapping[str, str]]] = {
         "grid": "#edf0f4",
         "band": "#e9f0fa",
         "box": "#f4f6f9",
-        "edge": "#8a94a3",
+        "edge": "#7b8594",
         "good": "#1b7a43",
         "bad": "#c22f3d",
         "caution": "#96610a",

@@ -53,6 +53,6 @@ def _needed(count: int | None, percent: float | None, size: int) -> int:
             raise MacpSessionError(f"percent is {percent}, and must be greater than 0 and at most 100")
         return math.ceil(exactly("percent", percent) * size / 100)
     assert count is not None
-    if not 1 <= count <= size:
+    if not isinstance(count, int) or not 1 <= count <= size:
         raise MacpSessionError(f"count is {count}, and the electorate has {size} members: from 1 to {size} can approve")
     return count

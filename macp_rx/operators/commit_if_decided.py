@@ -10,6 +10,7 @@ from reactivex import Observable, abc
 from macp_rx.operators.deciding import Undecided, Verdict
 from macp_rx.operators.lift import each
 from macp_rx.protocol.messages import Message
+from macp_rx.protocol.validation import validate_required_field
 
 __all__ = ["commit_if_decided"]
 
@@ -38,6 +39,9 @@ def commit_if_decided(
         says     ---C---|
         C: it.payload.action == "rollout.declined" and not it.payload.outcome_positive
     """
+    for name, said in (("action", action), ("declined", declined), ("authority_scope", authority_scope)):
+        if said is not None:
+            validate_required_field(name, said)
 
     def operator(source: Observable[Verdict | Undecided]) -> Observable[Message[CommitmentPayload]]:
         def rule(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import datetime
 from typing import TypeVar, overload
@@ -56,6 +57,8 @@ def deadline(
     """
     if isinstance(at, datetime) and at.tzinfo is None:
         raise MacpSessionError(f"deadline at {at}: in which time zone? Say datetime(…, tzinfo=UTC), or Unix seconds")
+    if not isinstance(at, datetime) and not (isinstance(at, int | float) and math.isfinite(at)):
+        raise MacpSessionError(f"a deadline is a datetime with its time zone, or Unix seconds, not {at!r}")
 
     def operator(source: Observable[A]) -> Observable[A | B]:
         clock = clock_of(source, scheduler, "deadline")

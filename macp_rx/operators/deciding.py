@@ -166,7 +166,7 @@ def exactly(what: str, number: float | Fraction) -> Fraction:
     """
     if isinstance(number, Fraction):
         return number
-    if not math.isfinite(number):
-        raise MacpSessionError(f"{what} is {number}, and must be a finite number")
+    if not isinstance(number, int | float) or not math.isfinite(number):
+        raise MacpSessionError(f"{what} is {number!r}, and must be a finite number")
     simple = Fraction(number).limit_denominator(1_000_000)
     return simple if float(simple) == number else Fraction(str(number))

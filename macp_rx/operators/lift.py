@@ -155,8 +155,8 @@ def seconds_of(duration: float | timedelta, operator: str) -> float:
         MacpSessionError: it is negative, or no number.
     """
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
-    if math.isnan(seconds) or seconds < 0:
+    if not isinstance(seconds, int | float) or math.isnan(seconds) or seconds < 0:
         raise MacpSessionError(
-            f"{operator} waits for some seconds, a number of at least 0 or a timedelta, not {duration}"
+            f"{operator} waits for some seconds, a number of at least 0 or a timedelta, not {duration!s}"
         )
     return seconds

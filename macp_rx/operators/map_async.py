@@ -7,19 +7,28 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
-from inspect import isawaitable, iscoroutine
-from typing import TypeVar, overload
+from inspect import isawaitable
+from typing import Protocol, TypeVar, overload, runtime_checkable
 
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable
 
 from macp_rx.errors import MacpOverflowError, MacpSessionError, MacpTimeoutError
 from macp_rx.operators.lift import lift, on_clock, seconds_of
+from macp_rx.streams.stream import tell_raised
 
-__all__ = ["map_async"]
+__all__ = ["Closable", "map_async"]
 
 A = TypeVar("A")
 B = TypeVar("B")
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """What can be dropped before its time, such as a coroutine."""
+
+    def close(self) -> None:
+        """Drops it; harmless after its end."""
 
 
 @overload  # mypy cannot solve the union below for an async function inside of pipe
@@ -123,7 +132,7 @@ def map_async(
                     failed(item, error)
                     return
                 if not isawaitable(made):
-                    observer.on_next(made)
+                    give(made)
                     return
                 task = clock.loop.create_task(_within(limit, made))
                 running[task] = item, made
@@ -131,15 +140,15 @@ def map_async(
 
             def done(task: asyncio.Task[B]) -> None:
                 item, made = running.pop(task)
-                if iscoroutine(made):
-                    made.close()  # cancelled before its first step, it would be reported as never awaited
+                if task.cancelled() and isinstance(made, Closable):
+                    made.close()  # dropped before its first step, it would be reported as never awaited
                 if over:
                     if not task.cancelled():
                         task.exception()  # heard, so that asyncio does not log it
                     return
                 error = asyncio.CancelledError() if task.cancelled() else task.exception()
                 if error is None:
-                    observer.on_next(task.result())
+                    give(task.result())
                 elif isinstance(error, Exception):
                     failed(item, error)
                 else:
@@ -158,7 +167,14 @@ def map_async(
                 except Exception as another:
                     fail(another)
                 else:
-                    observer.on_next(instead)
+                    give(instead)
+
+            def give(answer: B) -> None:
+                try:
+                    observer.on_next(answer)
+                except Exception as error:  # its own; a task's end has nobody above it who could tell it
+                    cancel()
+                    tell_raised(clock, observer, error)
 
             def fail(error: Exception) -> None:
                 cancel()

@@ -8,6 +8,7 @@ from google.protobuf.message import Message as Protobuf
 from reactivex import Observable, abc
 from typing_extensions import TypeVar
 
+from macp_rx.errors import MacpSessionError
 from macp_rx.operators.lift import follow, lift
 from macp_rx.protocol.messages import Accepted, payload_type
 
@@ -29,6 +30,10 @@ def of_type(*payloads: type[P]) -> Callable[[Observable[Accepted]], Observable[A
         > mo.of_type(VotePayload)
         votes     ---v-w--|
     """
+    wrong = [cls for cls in payloads if not (isinstance(cls, type) and issubclass(cls, Protobuf))]
+    if wrong or not payloads:
+        given = repr(wrong[0]) if wrong else "nothing"
+        raise MacpSessionError(f"of_type takes payload classes, such as VotePayload, not {given}")
 
     def operator(source: Observable[Accepted]) -> Observable[Accepted[P]]:
         def subscribe(

@@ -34,6 +34,8 @@ def payloads(*payloads: type[P]) -> Callable[[Observable[Accepted]], Observable[
         b: it.vote == "REJECT"
     """
 
+    select = of_type(*payloads)
+
     def operator(source: Observable[Accepted]) -> Observable[P]:
         def rule(observer: abc.ObserverBase[P]) -> Callable[[Accepted[P]], None]:
             def take(accepted: Accepted[P]) -> None:
@@ -41,6 +43,6 @@ def payloads(*payloads: type[P]) -> Callable[[Observable[Accepted]], Observable[
 
             return take
 
-        return each(of_type(*payloads)(source), rule)
+        return each(select(source), rule)
 
     return operator

@@ -17,12 +17,15 @@ def roster(what: str, names: Collection[str]) -> tuple[str, ...]:
         names: who is meant.
 
     Raises:
-        MacpSessionError: nobody is, or it is one name: Python would take its letters.
+        MacpSessionError: nobody is, or it is one name: Python would take its letters; or they are no names.
     """
     if isinstance(names, str):
         raise MacpSessionError(f"{what} is a collection of names, not one name ({names!r})")
     if not isinstance(names, Collection):
         raise MacpSessionError(f"{what} is a collection of names, not {names!r}")
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong:
+        raise MacpSessionError(f"{what} is a collection of names, and {wrong[0]!r} is none")
     found = tuple(dict.fromkeys(names))
     if not found:
         raise MacpSessionError(f"{what} has at least one member, and this one is empty")

@@ -9,8 +9,9 @@ from typing import Generic, TypeVar
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable, SerialDisposable
 
+from macp_rx.clock import Clock
 from macp_rx.operators.lift import lift
-from macp_rx.streams.stream import Demand, Stream, on_demand, tell_raised
+from macp_rx.streams.stream import Demand, OneOfMany, Stream, on_demand, tell_end, tell_raised
 
 __all__ = ["shared"]
 
@@ -40,6 +41,7 @@ def shared() -> Callable[[Observable[A]], Observable[A]]:
 class _Sharing(Generic[A]):
     def __init__(self, source: Observable[A]) -> None:
         self.source = source
+        self.clock = source.clock if isinstance(source, Stream) else None
         self.run: _Run[A] | None = None
         self.lock = threading.Lock()  # for plain observables: subscribers of a Stream all come on its clock's thread
 
@@ -49,7 +51,7 @@ class _Sharing(Generic[A]):
         with self.lock:
             first = self.run is None
             run = self.run = self.run or _Run(self)
-            member = _Member(run, observer, scheduler)
+            member = _Member(run, observer, scheduler, self.clock)
             run.members = (*run.members, member)
         leave = on_demand(member, scheduler)
         if first:
@@ -64,8 +66,7 @@ class _Run(abc.ObserverBase[A]):
         self.members: tuple[_Member[A], ...] = ()
         self._sharing = sharing
         self._subscription = SerialDisposable()
-        source = sharing.source
-        self._demand = Demand(source.clock, self._lose) if isinstance(source, Stream) else None
+        self._demand = Demand(sharing.clock, self._lose) if sharing.clock is not None else None
 
     def start(self) -> None:
         self._subscription.disposable = self._sharing.source.subscribe(self, scheduler=self._demand)
@@ -73,18 +74,16 @@ class _Run(abc.ObserverBase[A]):
     def on_next(self, value: A) -> None:
         failed = [(member, error) for member in self.members if (error := member.deliver(value)) is not None]
         for member, error in failed:  # when all have heard it: one that has no on_error raises again
-            if isinstance(source := self._sharing.source, Stream):
-                tell_raised(source.clock, member.observer, error)
+            if (clock := self._sharing.clock) is not None:
+                tell_raised(clock, member.observer, error)
             else:
                 member.observer.on_error(error)
 
     def on_error(self, error: Exception) -> None:
-        for member in self._end():
-            member.observer.on_error(error)
+        tell_end([member.observer for member in self._end()], error)
 
     def on_completed(self) -> None:
-        for member in self._end():
-            member.observer.on_completed()
+        tell_end([member.observer for member in self._end()], None)
 
     def leave(self, member: _Member[A]) -> None:
         with self._sharing.lock:
@@ -121,8 +120,14 @@ class _Run(abc.ObserverBase[A]):
 class _Member(Generic[A]):
     """One subscriber."""
 
-    def __init__(self, run: _Run[A], observer: abc.ObserverBase[A], scheduler: abc.SchedulerBase | None) -> None:
-        self.observer = observer
+    def __init__(
+        self,
+        run: _Run[A],
+        observer: abc.ObserverBase[A],
+        scheduler: abc.SchedulerBase | None,
+        clock: Clock | None,
+    ) -> None:
+        self.observer = observer if clock is None else OneOfMany(observer, clock)
         self.scheduler = scheduler
         self.waits = False
         self._run = run

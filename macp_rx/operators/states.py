@@ -123,6 +123,8 @@ def states(
         c: it.phase is decision.Phase.VOTING and it.vote_totals == {"p1": 1}
         d: it.is_positive_outcome
     """
+    if not callable(getattr(mode, "step", None)):
+        raise MacpSessionError(f"states takes a module of macp_rx.protocol.modes, such as decision, not {mode!r}")
     given = None if policy is None else policy_from(policy)
 
     def operator(source: Observable[Accepted]) -> Observable[S]:

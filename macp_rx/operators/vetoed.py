@@ -57,6 +57,7 @@ def vetoed(
         def rule(observer: abc.ObserverBase[Verdict]) -> Callable[[Accepted], None]:
             objectors: dict[str, set[str]] = {}  # of the proposals that are not decided
             vetoed: set[str] = set()
+            closed = False
 
             def say(proposal_id: str, positive: bool, reason: str) -> None:
                 observer.on_next(Verdict(proposal_id, positive, reason, Count()))
@@ -70,12 +71,15 @@ def vetoed(
                     say(proposal_id, False, f"vetoed by {', '.join(sorted(found))}")
 
             def close() -> None:
+                nonlocal closed
+                closed = True  # what is delivered again from before is decided
                 for proposal_id, found in objectors.items():
                     said = f"{len(found)} of {members.size} object, and {threshold} would have to"
                     say(proposal_id, True, f"nobody can veto it any more: {said}")
-                objectors.clear()
 
             def take(accepted: Accepted) -> None:
+                if closed:
+                    return
                 payload = accepted.payload
                 match payload:
                     case ProposalPayload() if payload.proposal_id not in vetoed:

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from macp.v1 import policy_pb2
 
-from macp_rx.errors import Denial, MacpRefusedError
+from macp_rx.errors import Denial, MacpRefusedError, MacpSessionError
 from macp_rx.protocol.messages import DECISION, HANDOFF, PROPOSAL, QUORUM, TASK
 from macp_rx.protocol.strict_json import as_json_text, parse_json
 
@@ -504,9 +504,12 @@ def policy_from(descriptor: policy_pb2.PolicyDescriptor | Policy) -> Policy:
     Raises:
         MacpRefusedError: INVALID_POLICY_DEFINITION: the first check of `protocol.md` 5.3 that it fails, except the checks of its
             id, which are the registry's.
+        MacpSessionError: it is neither, such as a policy's id.
     """
     if isinstance(descriptor, Policy):
         return descriptor
+    if not isinstance(descriptor, policy_pb2.PolicyDescriptor):
+        raise MacpSessionError(f"a policy is a PolicyDescriptor, as client.get_policy tells of one, not {descriptor!r}")
     if descriptor.schema_version not in SCHEMA_VERSIONS:
         raise _invalid(f"schema_version is {descriptor.schema_version}, and must be 1, 2 or 3")
     given, mode = _parsed(descriptor.rules), descriptor.mode

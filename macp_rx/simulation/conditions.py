@@ -17,7 +17,7 @@ from macp_rx.errors import MacpSessionError, MacpTimeoutError, MacpTransportErro
 from macp_rx.operators.lift import lift
 from macp_rx.protocol.messages import Accepted, Message
 from macp_rx.session import Agent
-from macp_rx.simulation.chance import Number, draw
+from macp_rx.simulation.chance import Chance, Number, draw
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call, Metadata, Method, Receiver, Transport
 
@@ -50,13 +50,15 @@ class Conditions:
     def __post_init__(self) -> None:
         for name in ("latency", "outage", "thinking"):
             value = getattr(self, name)
-            if isinstance(value, int | float) and not value >= 0:
-                raise MacpSessionError(f"{name} is a number of seconds, at least 0, not {value}")
-        if isinstance(self.cut_every, int | float) and not self.cut_every > 0:
-            raise MacpSessionError(f"cut_every is more than 0 seconds, not {self.cut_every}")
+            if not isinstance(value, Chance) and not (isinstance(value, int | float) and value >= 0):
+                raise MacpSessionError(f"{name} is a number of seconds, at least 0, or how to draw one, not {value!r}")
+        cut = self.cut_every
+        if cut is not None and not isinstance(cut, Chance) and not (isinstance(cut, int | float) and cut > 0):
+            raise MacpSessionError(f"cut_every is more than 0 seconds, or how to draw them, not {cut!r}")
         for name in ("duplicated", "silent"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise MacpSessionError(f"{name} is a probability, in [0, 1], not {getattr(self, name)}")
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and 0 <= value <= 1):
+                raise MacpSessionError(f"{name} is a probability, in [0, 1], not {value!r}")
 
     @property
     def is_local(self) -> bool:
@@ -66,6 +68,14 @@ class Conditions:
 
 PERFECT: Final = Conditions()
 """No latency, no loss, an agent that answers at once."""
+
+
+def _seconds(number: Number, random: Random) -> float:
+    """So many seconds; an error if what was drawn are none, which would else be taken for no time at all."""
+    seconds = draw(number, random)
+    if not seconds >= 0:
+        raise MacpSessionError(f"{number!r} has drawn {seconds}, and a time is at least 0 seconds")
+    return seconds
 
 
 def behaving(agent: Agent, conditions: Conditions, random: Random, clock: Clock) -> Agent:
@@ -115,7 +125,7 @@ class _Line:
 
     def later(self, action: Callable[[], object]) -> abc.DisposableBase:
         """Does it a while later."""
-        return self._at(self._clock.seconds + draw(self._seconds, self._random), action)
+        return self._at(self._clock.seconds + _seconds(self._seconds, self._random), action)
 
     def behind(self, action: Callable[[], object]) -> abc.DisposableBase:
         """Does it when all before it is done."""
@@ -231,11 +241,13 @@ class Link:
 
     def _plan_cut(self) -> None:
         if self._conditions.cut_every is not None:
-            self._breaking.disposable = self.clock.run_later(draw(self._conditions.cut_every, self._random), self._cut)
+            self._breaking.disposable = self.clock.run_later(
+                _seconds(self._conditions.cut_every, self._random), self._cut
+            )
 
     def _cut(self) -> None:
         self._down = True
-        self._breaking.disposable = self.clock.run_later(draw(self._conditions.outage, self._random), self._restore)
+        self._breaking.disposable = self.clock.run_later(_seconds(self._conditions.outage, self._random), self._restore)
         for crossing in tuple(self._calls):
             crossing.break_()
 

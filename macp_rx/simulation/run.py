@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
+from macp.v1.core_pb2 import ModeDescriptor
 from macp.v1.policy_pb2 import PolicyDescriptor
 
 from macp_rx.client import MacpClient
@@ -20,7 +21,7 @@ from macp_rx.protocol.start import SessionStart
 from macp_rx.runtime import Runtime, Settings
 from macp_rx.session import Agent, Outcome, Session
 from macp_rx.simulation.conditions import PERFECT, Conditions, Link, behaving
-from macp_rx.timeline import Completed, Event, Failed, Next, Timeline
+from macp_rx.timeline import Completed, Event, Failed, Next, Timeline, exactly_equal
 from macp_rx.transport.auth import AuthConfig
 
 __all__ = ["Refusal", "Simulation", "simulate"]
@@ -69,6 +70,11 @@ class Simulation:
     errors: Mapping[str, Exception] = field(default_factory=dict[str, Exception], hash=False)
     timeline: Timeline | None = None
 
+    def __eq__(self, other: object) -> bool:  # to Python, no error equals another
+        return isinstance(other, Simulation) and all(
+            exactly_equal(getattr(self, one.name), getattr(other, one.name)) for one in fields(self)
+        )
+
     def said_by(self, sender: str) -> tuple[Accepted, ...]:
         """What one agent said, and the runtime accepted."""
         return tuple(accepted for accepted in self.accepted if accepted.sender == sender)
@@ -98,6 +104,7 @@ def simulate(
     opening: Sequence[Message[Any]] = (),
     initiator: str | None = None,
     policy: PolicyDescriptor | None = None,
+    modes: Sequence[ModeDescriptor] = (),
     conditions: Conditions | Mapping[str, Conditions] = PERFECT,
     settings: Settings | None = None,
     seed: int = 0,
@@ -114,6 +121,7 @@ def simulate(
         opening: what the initiator says first, behind the SessionStart, and before any agent speaks.
         initiator: who opens it; the first of the agents by default. Need not be an agent.
         policy: one to register before, which ``start.policy_version`` names.
+        modes: extension modes to register before, one of which ``start.mode`` names.
         conditions: what it is like for all, or for those that are named.
         settings: the runtime's limits.
         seed: of ids, jitter and conditions.
@@ -122,6 +130,7 @@ def simulate(
     Raises:
         MacpSessionError: agents without a name; a name in ``conditions`` that nobody has.
         MacpAckError: the runtime refused the SessionStart or the opening.
+        MacpRefusedError: the runtime refused a policy or a mode.
     """
     if not agents and initiator is None:
         raise MacpSessionError("a simulation needs agents, or an initiator at the least")
@@ -134,6 +143,8 @@ def simulate(
     runtime = Runtime(clock=clock, settings=settings, policies=() if policy is None else (policy,))
     recorder = _Recorder(clock)
     client = MacpClient.over(runtime.connect(), auth=AuthConfig.for_dev_agent(initiator))
+    for mode in modes:
+        client.register_ext_mode(mode)
     session = Session.open(client, start)
     for message in opening:
         session.send(message)

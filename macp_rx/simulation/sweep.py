@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import importlib
+import importlib.util
 import itertools
 import multiprocessing
 import os
@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, overload
 
@@ -229,21 +229,24 @@ def sweep(
         print(sweep(rollout, {"policy": ["majority", "unanimous"]}, seeds=500))
 
     Workers are fresh processes, never forked from this one: a worker that was forked where a gRPC client had lived hangs
-    (`reactive-facts.md` 4). So ``run`` is a function of a module, or, where ``cloudpickle`` is installed, one of a notebook.
+    (`reactive-facts.md` 4). So functions, also those among the settings, are functions of a module; or, where ``cloudpickle`` is
+    installed, any: those of a notebook, and lambdas.
 
     Args:
         run: one run, by settings and ``seed``, such as a function around `simulate`.
         settings: name -> the values to try, all combined; or how to draw one for each seed.
-        seeds: which; a number stands for 0 up to it.
+        seeds: which; a number of them stands for 0 and on.
         measure: what else to note of a run.
         workers: processes; as many as there are cores by default, 1 runs here.
-        progress: show a bar, where there is a terminal or a notebook.
+        progress: show a bar, where there is a terminal, or a notebook that has ipywidgets.
 
     Raises:
-        MacpSessionError: a run failed, and with which settings; or ``run`` cannot be sent to a worker.
+        MacpSessionError: a run failed, and with which settings; or it cannot be sent to a worker; or there is nothing to run.
     """
     plan = _Plan(settings or {}, range(seeds) if isinstance(seeds, int) else tuple(seeds))
-    workers = workers or _cores()
+    workers = _cores() if workers is None else workers
+    if workers < 1:
+        raise MacpSessionError(f"a sweep has at least 1 worker, not {workers}")
     batches = plan.batches(max(1, min(BATCH, len(plan) // (workers * AHEAD))))
     records: list[Record] = []
     with _bar(progress) as bar:
@@ -267,6 +270,10 @@ class _Plan:
         for name, values in settings.items():
             if isinstance(values, str) or not isinstance(values, Sequence | Chance):
                 raise MacpSessionError(f"setting {name!r} is a list of values, or how to draw one, not {values!r}")
+            if isinstance(values, Sequence) and not values:
+                raise MacpSessionError(f"setting {name!r} has no value to try")
+        if not seeds:
+            raise MacpSessionError("a sweep has at least 1 seed")
         self._settings = settings
         self._seeds = seeds
         listed = {name: values for name, values in settings.items() if isinstance(values, Sequence)}
@@ -328,19 +335,25 @@ def _here(run: Run, measure: Measure, batches: Iterable[Batch]) -> Iterator[list
 
 
 def _in_workers(run: Run, measure: Measure, batches: Iterator[Batch], workers: int) -> Iterator[list[Record]]:
-    what = _sendable(run, measure)
+    pickler = _pickler(run, measure)
+    what = _sent(pickler, (run, measure), run)
     fresh = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(fresh)
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_work) as pool:
-        under_way: deque[Future[list[Record]]] = deque()
+        under_way: deque[tuple[Batch, Future[list[Record]]]] = deque()
         try:
             while True:
                 with _uninterrupted():
                     for batch in itertools.islice(batches, workers * AHEAD - len(under_way)):
-                        under_way.append(pool.submit(_play_sent, what, batch))
+                        under_way.append((batch, pool.submit(_play_sent, what, _sent(pickler, batch, run))))
                 if not under_way:
                     return
-                yield under_way.popleft().result()
+                batch, future = under_way.popleft()
+                # what came back by value is another object: a setting must be the one that was given, to be put together by
+                yield [
+                    replace(record, settings=settings)
+                    for (settings, _seed), record in zip(batch, future.result(), strict=True)
+                ]
         except BaseException:  # Ctrl-C among it: what has not begun does not begin
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -367,28 +380,33 @@ def _begin_work() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that waits for us answers it
 
 
-def _sendable(run: Run, measure: Measure) -> bytes:
-    """The functions as bytes that a fresh process can read."""
-    pickler: Any = pickle
-    if "__main__" in (run.__module__, getattr(measure, "__module__", "")):  # which is another module in a worker
-        try:
-            pickler = importlib.import_module("cloudpickle")
-        except ImportError as error:
+def _pickler(run: Run, measure: Measure) -> Any:
+    """What makes bytes of a run: cloudpickle, which takes functions by value where a worker cannot import them."""
+    try:
+        return importlib.import_module("cloudpickle")
+    except ImportError as error:
+        if "__main__" in (run.__module__, getattr(measure, "__module__", "")):  # which is another module in a worker
             raise MacpSessionError(
                 "a worker cannot import a function of a notebook or a script: move it into a module, install cloudpickle, or "
                 "say workers=1"
             ) from error
+        return pickle
+
+
+def _sent(pickler: Any, what: object, run: Run) -> bytes:
+    """It as bytes that a fresh process can read."""
     try:
-        return bytes(pickler.dumps((run, measure)))
+        return bytes(pickler.dumps(what))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise MacpSessionError(
-            f"{_name(run)} cannot be sent to a worker ({error}): make it a function of a module, or say workers=1"
+            f"{_name(run)} or its settings cannot be sent to a worker ({error}): make them of functions of a module, or say "
+            "workers=1"
         ) from error
 
 
-def _play_sent(what: bytes, batch: Batch) -> list[Record]:
+def _play_sent(what: bytes, batch: bytes) -> list[Record]:
     run, measure = _received(what)
-    return _play(run, measure, batch)
+    return [replace(record, settings={}) for record in _play(run, measure, pickle.loads(batch))]
 
 
 _last: tuple[bytes, tuple[Run, Measure]] | None = None
@@ -404,6 +422,8 @@ def _received(what: bytes) -> tuple[Run, Measure]:
 
 def _bar(wanted: bool) -> Progress:
     console = Console(stderr=True)
-    shown = wanted and (console.is_terminal or console.is_jupyter)
+    # in a notebook rich draws by ipywidgets, and warns at each sweep where they are not
+    notebook = console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+    shown = wanted and (console.is_terminal or notebook)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not shown)

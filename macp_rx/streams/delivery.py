@@ -12,6 +12,7 @@ from reactivex.disposable import Disposable, SingleAssignmentDisposable
 from reactivex.internal import DisposedException, noop
 from reactivex.scheduler import EventLoopScheduler
 
+from macp_rx.clock import Clock
 from macp_rx.errors import MacpOverflowError, MacpSessionError
 from macp_rx.streams.stream import OVERFLOW_FACTOR, Demand, Stream, on_demand
 
@@ -187,9 +188,24 @@ class _Hop(abc.ObserverBase[T], Generic[T]):
             if self._scheduled or self._paused:
                 return
             self._scheduled = True
-        self._scheduler.schedule(self._drain)
+        self._schedule()
 
-    def _drain(self, _scheduler: abc.SchedulerBase, _state: object = None) -> None:
+    def _schedule(self) -> None:
+        try:
+            self._scheduler.schedule(self._run)
+        except Exception as error:  # it was disposed, or shut down: who waits would wait for ever
+            self._finish(error)
+
+    def _run(self, _scheduler: abc.SchedulerBase, _state: object = None) -> None:
+        try:
+            self._drain()
+        except Exception:  # raised by on_error, or by on_completed: there is nobody left to tell
+            if isinstance(self._scheduler, Clock):
+                raise
+            # RxPY's EventLoopScheduler would end, in silence for all the others on it; an executor says nothing (measured)
+            _log.exception("a subscriber behind deliver_on raised when it heard of the end, or has no on_error")
+
+    def _drain(self) -> None:
         items, deliver = self._items, self._observer.on_next
         busy = bool(items)
         try:
@@ -210,7 +226,7 @@ class _Hop(abc.ObserverBase[T], Generic[T]):
         if not self._lingers or self._items or self._ended or self._over:
             return False
         try:
-            self._scheduler.schedule_relative(LINGER, self._drain)
+            self._scheduler.schedule_relative(LINGER, self._run)
         except DisposedException:
             return False
         return True
@@ -221,7 +237,7 @@ class _Hop(abc.ObserverBase[T], Generic[T]):
         with self._lock:
             self._scheduled = bool(items) and not (self._paused or self._over)
         if self._scheduled:
-            self._scheduler.schedule(self._drain)
+            self._schedule()
         elif self._ended and not items and not self._paused:
             self._finish(self._error)
         elif items or self._ended:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -22,7 +22,7 @@ from macp_rx.errors import (
     MacpTimeoutError,
 )
 from macp_rx.streams.session import subscribe_frame
-from macp_rx.streams.stream import Pull, Stream, tell_raised
+from macp_rx.streams.stream import OneOfMany, Pull, Stream, tell_end, tell_raised
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Call
 from macp_rx.transport.methods import STREAM_SESSION
@@ -234,7 +234,9 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
         elif isinstance(item, Envelope):
             self._tell(self._observers, item)
         else:
-            _finish(self._observers, item)
+            ended = tuple(self._observers)
+            self._observers.clear()
+            tell_end(ended, item)
 
     def _tell(self, observers: list[abc.ObserverBase[T]], value: T) -> None:
         """One observer that raises gets its own error, once; the others notice nothing."""
@@ -263,7 +265,7 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
         ended: list[abc.ObserverBase[Any]] = [*self._observers, *self._error_observers, self._received]
         self._observers.clear()
         self._error_observers.clear()
-        _finish(ended, error)
+        tell_end(ended, error)
 
     def _subscribe_core(
         self, observer: abc.ObserverBase[Envelope], scheduler: abc.SchedulerBase | None = None
@@ -282,21 +284,23 @@ class MacpStream(Stream[Envelope], abc.ObserverBase[Envelope]):
         def join() -> None:
             if left:
                 return
-            observers.append(observer)
+            observers.append(named)
             while observers is self._observers and observers and self._received.available:
                 self._dispatch(self._received.take())
-            if self._ended:
-                _finish(observers, self._error)
+            if self._ended and named in observers:
+                observers.remove(named)
+                tell_end([named], self._error)
 
         def leave() -> None:
-            if observer in observers:
-                observers.remove(observer)
+            if named in observers:
+                observers.remove(named)
 
         def dispose() -> None:
             left.append(True)
             with suppress(MacpClosedError):
                 self.clock.run_soon(leave)
 
+        named = OneOfMany(observer, self.clock)
         left: list[bool] = []
         self.clock.run_soon(join)
         return Disposable(dispose)
@@ -319,14 +323,3 @@ class _Responses:
 
     def on_completed(self) -> None:
         self._end(None)
-
-
-def _finish(observers: list[abc.ObserverBase[T]], error: Exception | None) -> None:
-    ended = observers[::-1]
-    observers.clear()
-    with ExitStack() as told:  # each one is told, whatever another raises, such as one that has no on_error
-        for observer in ended:
-            if error is None:
-                told.callback(observer.on_completed)
-            else:
-                told.callback(observer.on_error, error)

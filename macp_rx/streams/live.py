@@ -12,11 +12,12 @@ from reactivex import Observable, abc
 from reactivex import operators as ops
 from reactivex.disposable import SerialDisposable
 
+from macp_rx.clock import Clock
 from macp_rx.streams.pages import all_pages
 from macp_rx.streams.reply import DEFAULT_TIMEOUT, ask
 from macp_rx.streams.retry import RECONNECT, retried
 from macp_rx.streams.source import cold, kept_watching
-from macp_rx.streams.stream import Stream
+from macp_rx.streams.stream import Stream, tell_raised
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import Method
 from macp_rx.transport.methods import (
@@ -129,7 +130,7 @@ def live(
     lists = retried(listed, RECONNECT, shared.clock)
 
     def start(observer: abc.ObserverBase[S]) -> _Query[S]:
-        query = _Query(observer, lists, hints)
+        query = _Query(shared.clock, observer, lists, hints)
         query.watch()
         return query
 
@@ -139,7 +140,10 @@ def live(
 class _Query(Generic[S]):
     """One subscription: at most one list under way."""
 
-    def __init__(self, observer: abc.ObserverBase[S], listed: Observable[S], hints: Observable[object]) -> None:
+    def __init__(
+        self, clock: Clock, observer: abc.ObserverBase[S], listed: Observable[S], hints: Observable[object]
+    ) -> None:
+        self._clock = clock
         self._observer = observer
         self._listed = listed
         self._hints = hints
@@ -164,7 +168,11 @@ class _Query(Generic[S]):
         self._lists = False
         if self._last != [current]:
             self._last = [current]
-            self._observer.on_next(current)
+            try:
+                self._observer.on_next(current)
+            except Exception as error:  # its own; the list, which has ended with its one item, cannot tell it
+                self.cancel()
+                tell_raised(self._clock, self._observer, error)
         self._list()
 
     def _fail(self, error: Exception) -> None:

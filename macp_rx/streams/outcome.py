@@ -103,7 +103,8 @@ def outcome(
         raise error
 
     committed = events.pipe(ops.catch(gone_on), ops.filter(_commits), ops.map(_resolved))
-    return committed.pipe(ops.concat(rx.defer(lambda _scheduler: asked())), ops.take(1))
+    one = committed.pipe(ops.concat(rx.defer(lambda _scheduler: asked())), ops.take(1))
+    return events.derived(one, can_wait=True)  # one item fits into any buffer
 
 
 def _commits(accepted: Accepted) -> bool:

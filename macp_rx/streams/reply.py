@@ -12,9 +12,9 @@ from reactivex.disposable import Disposable
 from reactivex.observer import AutoDetachObserver
 
 from macp_rx.streams.source import waited_on
-from macp_rx.streams.stream import Running, Stream
+from macp_rx.streams.stream import Running, Stream, whose
 from macp_rx.transport.auth import AuthConfig
-from macp_rx.transport.base import Method, Receiver
+from macp_rx.transport.base import Method, Receiver, subscribed_by
 from macp_rx.transport.shared import SharedTransport
 
 __all__ = ["DEFAULT_TIMEOUT", "Reply", "ask"]
@@ -45,7 +45,7 @@ class Reply(Stream[T_co]):
         ) -> abc.DisposableBase:
             return Running(shared.clock, lambda: waited_on(shared, start(observer), scheduler), observer)
 
-        super().__init__(Observable(subscribe), shared.clock)
+        super().__init__(Observable(subscribe), shared.clock, can_wait=True)  # one item fits into any buffer
         self._shared = shared
         self._start = start
 
@@ -58,6 +58,7 @@ class Reply(Stream[T_co]):
         scheduler: abc.SchedulerBase | None = None,
     ) -> abc.DisposableBase:
         """As RxPY's, without its trampoline, which serves sources that emit inside subscribe: 10 us of 110 (measured)."""
+        who = whose(on_next)
         if isinstance(on_next, abc.ObserverBase) or hasattr(
             on_next, "on_next"
         ):  # as RxPY: by class, or by what it can do
@@ -65,7 +66,8 @@ class Reply(Stream[T_co]):
             observer = AutoDetachObserver[T_co](target.on_next, target.on_error, target.on_completed)
         else:
             observer = AutoDetachObserver[T_co](on_next, on_error, on_completed)
-        observer.subscription = self._source._subscribe_core(observer, scheduler)
+        with subscribed_by(who):
+            observer.subscription = self._source._subscribe_core(observer, scheduler)
         return Disposable(observer.dispose)
 
     def __await__(self) -> Generator[object, None, T_co]:

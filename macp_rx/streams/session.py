@@ -101,6 +101,7 @@ def session_events(
     wait: float = 0,
     on_gap: OnGap = "fail",
     retry: RetryPolicy = RECONNECT,
+    listed: bool = True,
 ) -> SessionStream:
     """Replays what a session accepted, goes on live, and completes when the session has ended.
 
@@ -117,13 +118,14 @@ def session_events(
         wait: seconds to wait for a session that has not been started yet.
         on_gap: what to do where the server has forgotten history.
         retry: how to reconnect.
+        listed: in ``client.subscriptions``.
 
     Errors:
         MacpTransportError: no connection came about, or came back, in time; NOT_FOUND for an unknown session.
         MacpStreamError: FORBIDDEN for an outsider.
         MacpGapError: the server has forgotten what was not read yet.
     """
-    reading = _Reading(shared, session_id, after_sequence, auth, ends, wait, on_gap, retry)
+    reading = _Reading(shared, session_id, after_sequence, auth, ends, wait, on_gap, retry, listed)
     return reading.stream()
 
 
@@ -134,13 +136,14 @@ def history(
     *,
     auth: AuthConfig | None,
     retry: RetryPolicy = RECONNECT,
+    listed: bool = True,
 ) -> SessionStream:
     """What a session has accepted by now, and then completion.
 
     Subscribes and half-closes: the server replays what it holds and ends the call with OK. Args and errors as
     `session_events`.
     """
-    reading = _Reading(shared, session_id, after_sequence, auth, None, 0, "fail", retry)
+    reading = _Reading(shared, session_id, after_sequence, auth, None, 0, "fail", retry, listed)
     return reading.stream()
 
 
@@ -156,6 +159,7 @@ class _Reading:
     wait: float
     on_gap: OnGap
     retry: RetryPolicy
+    listed: bool
 
     @property
     def transport(self) -> Transport:
@@ -173,7 +177,7 @@ class _Reading:
             return following
 
         what = f"{'history' if self.ends is None else 'events'} of {self.session_id}"
-        return SessionStream(cold(self.shared, start, what), self.transport, statuses)
+        return SessionStream(cold(self.shared, start, what if self.listed else ""), self.transport, statuses)
 
 
 class _Following:

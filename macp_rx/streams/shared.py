@@ -12,7 +12,8 @@ from reactivex.disposable import SerialDisposable
 from macp_rx.clock import Clock
 from macp_rx.protocol.messages import Accepted
 from macp_rx.streams.source import cold
-from macp_rx.streams.stream import Demand, Stream, tell_raised
+from macp_rx.streams.stream import Demand, OneOfMany, Stream, tell_raised
+from macp_rx.transport.base import subscribed_by
 from macp_rx.transport.shared import SharedTransport
 
 __all__ = ["WINDOW", "Shared"]
@@ -33,13 +34,15 @@ class Shared:
         shared: what carries it.
         live: the stream that is shared.
         history: the finite stream that catches up.
+        what: the name of each subscription in ``client.subscriptions``; the call that they share has none there.
     """
 
-    def __init__(self, shared: SharedTransport, live: Open, history: Open) -> None:
+    def __init__(self, shared: SharedTransport, live: Open, history: Open, what: str) -> None:
         self._shared = shared
         self._clock = shared.clock
         self._live = live
         self._history = history
+        self._what = what
         self._call: _SharedCall | None = None
 
     def stream(self, after_sequence: int = 0) -> Stream[Accepted]:
@@ -55,18 +58,18 @@ class Shared:
             subscriber.start()
             return subscriber
 
-        return Stream(cold(self._shared, start), self._clock, can_wait=True)
+        return Stream(cold(self._shared, start, self._what), self._clock, can_wait=True)
 
     def _joined(self) -> _SharedCall:
         if self._call is None or self._call.ended:
-            self._call = _SharedCall(self._clock, self._live, self._history)
+            self._call = _SharedCall(self._clock, self._live, self._history, self._what)
         return self._call
 
 
 class _SharedCall(abc.ObserverBase[Accepted]):
     """The live call, the window of what came last, and who is subscribed."""
 
-    def __init__(self, clock: Clock, live: Open, history: Open) -> None:
+    def __init__(self, clock: Clock, live: Open, history: Open, what: str) -> None:
         self.window: deque[Accepted] = deque(maxlen=WINDOW)
         self.head = -1
         self.ended = False
@@ -74,6 +77,7 @@ class _SharedCall(abc.ObserverBase[Accepted]):
         self.history = history
         self.clock = clock
         self._live = live
+        self._together = f"all who share the {what}, together,"
         self._demand = Demand(clock)
         self._subscribers: dict[_Subscriber, None] = {}
         self._waiting = 0
@@ -83,7 +87,8 @@ class _SharedCall(abc.ObserverBase[Accepted]):
         self._subscribers[subscriber] = None
         if self.head < 0:
             self.head = after
-            self._subscription.disposable = self._live(after).subscribe(self, scheduler=self._demand)
+            with subscribed_by(self._together):
+                self._subscription.disposable = self._live(after).subscribe(self, scheduler=self._demand)
         else:
             self._weigh()
 
@@ -128,7 +133,7 @@ class _Subscriber:
 
     def __init__(self, call: _SharedCall, observer: abc.ObserverBase[Accepted], after: int) -> None:
         self._call = call
-        self._observer = observer
+        self._observer = OneOfMany(observer, call.clock)
         self._sequence = after
         self._paused = self._over = False
         self._catching_up: SerialDisposable | None = None

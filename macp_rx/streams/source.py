@@ -13,7 +13,7 @@ from reactivex import operators as ops
 from reactivex.internal import noop
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
-from macp_rx.clock import Clock, loop_clock
+from macp_rx.clock import Clock, LoopClock, loop_clock
 from macp_rx.errors import MacpTransportError
 from macp_rx.streams.retry import RetryPolicy, is_transient, retried
 from macp_rx.streams.stream import Cancellable, Demand, Running, Stream, on_demand
@@ -24,7 +24,7 @@ from macp_rx.transport.shared import SharedTransport
 if TYPE_CHECKING:
     from macp_rx.transport.grpc import ResponseStream
 
-__all__ = ["cold", "kept_watching", "rpc_stream", "waited_on", "watch"]
+__all__ = ["cold", "kept_watching", "rpc_stream", "rpc_stream_of", "waited_on", "watch"]
 
 _log = logging.getLogger("macp_rx.streams")
 
@@ -34,7 +34,13 @@ Res = TypeVar("Res", bound=Protobuf)
 
 
 def watch(
-    shared: SharedTransport, method: Method[Req, Res], request: Req, *, auth: AuthConfig | None, timeout: float | None
+    shared: SharedTransport,
+    method: Method[Req, Res],
+    request: Req,
+    *,
+    auth: AuthConfig | None,
+    timeout: float | None,
+    listed: bool = True,
 ) -> Stream[Res]:
     """A server stream: emits each response.
 
@@ -47,12 +53,13 @@ def watch(
         request: its request.
         auth: who is calling.
         timeout: seconds after which the stream ends cleanly; None goes on until the server ends it.
+        listed: in ``client.subscriptions``.
     """
 
     def start(observer: abc.ObserverBase[Res]) -> Cancellable:
         return shared.transport.stream(method, [request], observer, auth=auth)
 
-    source: Observable[Res] = cold(shared, start, method.path.rpartition("/")[2])
+    source: Observable[Res] = cold(shared, start, method.path.rpartition("/")[2] if listed else "")
     responses: Stream[Res] = Stream(source, shared.clock, can_wait=True)
     if timeout is None:
         return responses
@@ -86,7 +93,7 @@ def kept_watching(
     Errors:
         MacpTransportError: it failed for good.
     """
-    responses = watch(shared, method, request, auth=auth, timeout=None)
+    responses = watch(shared, method, request, auth=auth, timeout=None, listed=False)  # what it is for is
 
     def unending(observer: abc.ObserverBase[Res], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
         def ended() -> None:
@@ -166,8 +173,7 @@ def waited_on(
 def rpc_stream(open_call: Callable[[], ResponseStream[T]], *, scheduler: AsyncIOScheduler | Clock) -> Stream[T]:
     """Any gRPC stream of any stub as an Observable: one call per subscription, cancelled by dispose, paused by a slow reader.
 
-    It belongs to a loop and to no client, since several can share a clock: so it goes on when a client is closed. With the
-    last client the I/O thread ends, and every call on it.
+    It belongs to a loop and to no client: `MacpClient.rpc_stream` is the same for one that ends with the client.
 
     Args:
         open_call: makes the grpc.aio call, such as ``lambda: stub.Watch(request)``; called on the loop, once per
@@ -180,21 +186,33 @@ def rpc_stream(open_call: Callable[[], ResponseStream[T]], *, scheduler: AsyncIO
     Errors:
         MacpTransportError with status, trailers and cause, where the call ends other than with OK.
     """
-    from macp_rx.transport.grpc import GrpcCall
-
     clock = loop_clock(scheduler)
 
     def subscribe(observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-        def start() -> Callable[[], None]:
-            call = GrpcCall[Protobuf, T](lambda _metadata: open_call(), observer)
-            task = call.start(clock.loop)
-            _live.add(task)
-            task.add_done_callback(_live.discard)
-            return on_demand(call, scheduler)
-
-        return Running(clock, start, observer)
+        return Running(clock, lambda: on_demand(_called(clock, open_call, observer), scheduler), observer)
 
     return Stream(Observable(subscribe), clock, can_wait=True)
+
+
+def rpc_stream_of(shared: SharedTransport, open_call: Callable[[], ResponseStream[T]]) -> Stream[T]:
+    """The same on a client's loop, listed in ``client.subscriptions`` and ended by its close."""
+    clock = loop_clock(shared.clock)
+
+    def start(observer: abc.ObserverBase[T]) -> Cancellable:
+        shared.check_open()
+        return _called(clock, open_call, observer)
+
+    return Stream(cold(shared, start, "a gRPC stream"), clock, can_wait=True)
+
+
+def _called(clock: LoopClock, open_call: Callable[[], ResponseStream[T]], observer: abc.ObserverBase[T]) -> Cancellable:
+    from macp_rx.transport.grpc import GrpcCall
+
+    call = GrpcCall[Protobuf, T](lambda _metadata: open_call(), observer)
+    task = call.start(clock.loop)
+    _live.add(task)
+    task.add_done_callback(_live.discard)
+    return call
 
 
 _live: set[asyncio.Task[None]] = set()  # a loop keeps only weak references to its tasks

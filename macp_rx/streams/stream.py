@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final, Generic, Protocol, Self, TypeVar, cast, overload
+from time import monotonic
+from typing import Any, Final, Generic, Protocol, Self, TypeVar, TypeVarTuple, cast, overload
 
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
@@ -18,13 +19,14 @@ from reactivex.internal.exceptions import SequenceContainsNoElementsError
 
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpClosedError, MacpOverflowError, MacpTimeoutError
-from macp_rx.transport.base import SUBSCRIBER, Receiver
+from macp_rx.transport.base import BLOCKED, SUBSCRIBER, Receiver, report_blocked, subscribed_by
 from macp_rx.transport.telemetry import Buffer
 
 __all__ = [
     "OVERFLOW_FACTOR",
     "Cancellable",
     "Demand",
+    "OneOfMany",
     "Pausable",
     "Pull",
     "Running",
@@ -32,7 +34,9 @@ __all__ = [
     "on_demand",
     "raise_later",
     "stream",
+    "tell_end",
     "tell_raised",
+    "whose",
 ]
 
 T = TypeVar("T")
@@ -45,6 +49,7 @@ D = TypeVar("D")
 E = TypeVar("E")
 F = TypeVar("F")
 R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
 
 HIGH_WATER: Final = 256
 """How many items wait for a pull consumer before the source is told to wait; the server's own buffer has the same size."""
@@ -68,6 +73,9 @@ class Stream(Observable[T_co], Generic[T_co]):
         clock: what the source runs on; ``for`` and ``run()`` wait on it.
         can_wait: the source waits when it is told to, and the operators between it and this stream pass that on.
         client: what must not be collected as long as somebody may subscribe.
+
+    Attributes:
+        listener: who hears it, for the log: an agent's name; blank where nobody has said.
     """
 
     def __init__(
@@ -78,6 +86,7 @@ class Stream(Observable[T_co], Generic[T_co]):
         self._client = client
         self.clock = clock
         self.can_wait: bool = can_wait
+        self.listener: str = ""
 
     def derived(self, result: Observable[R], *, can_wait: bool = False) -> Stream[R]:
         """What an operator has made of this stream, as a stream on the same clock.
@@ -86,7 +95,9 @@ class Stream(Observable[T_co], Generic[T_co]):
             result: what the operator has made.
             can_wait: the operator hands on what it was told of waiting.
         """
-        return Stream(result, self.clock, can_wait=can_wait and self.can_wait, client=self._client)
+        stream = Stream(result, self.clock, can_wait=can_wait and self.can_wait, client=self._client)
+        stream.listener = self.listener
+        return stream
 
     def of(self, client: object) -> Self:
         """The same stream, which keeps a client from being collected."""
@@ -102,13 +113,8 @@ class Stream(Observable[T_co], Generic[T_co]):
         scheduler: abc.SchedulerBase | None = None,
     ) -> abc.DisposableBase:
         """As RxPY's; remembers for whom, so that ``client.subscriptions`` and the log can name it."""
-        if SUBSCRIBER.get() is not None:  # one that is subscribed to for another's sake
+        with subscribed_by(whose(on_next)):
             return super().subscribe(on_next, on_error, on_completed, scheduler=scheduler)
-        token = SUBSCRIBER.set(on_next)
-        try:
-            return super().subscribe(on_next, on_error, on_completed, scheduler=scheduler)
-        finally:
-            SUBSCRIBER.reset(token)
 
     def _subscribe_core(
         self, observer: abc.ObserverBase[T_co], scheduler: abc.SchedulerBase | None = None
@@ -197,6 +203,11 @@ class Stream(Observable[T_co], Generic[T_co]):
         """The same."""
         return self + other
 
+    def __getitem__(self, key: slice | int) -> Stream[T_co]:
+        """A part of it, as Python slices: ``events[:3]``."""
+        part = super().__getitem__(key)
+        return part if isinstance(part, Stream) else self.derived(part)
+
     def run(self, scheduler: abc.SchedulerBase | None = None) -> T_co:
         """Blocks until the stream ends and returns its last item.
 
@@ -249,6 +260,14 @@ class Stream(Observable[T_co], Generic[T_co]):
             pull.dispose()
 
 
+def whose(on_next: object) -> object:
+    """For whom something is subscribed to: an operator does it for another's sake, in whose callback it may be."""
+    module: str = getattr(getattr(on_next, "on_next", on_next), "__module__", None) or ""
+    is_operators = on_next is None or module.partition(".")[0] in ("macp_rx", "reactivex")
+    already = SUBSCRIBER.get()
+    return already if is_operators and already is not None else on_next
+
+
 def stream(observable: Observable[T], clock: Clock) -> Stream[T]:
     """Adopts any observable: the result iterates, awaits and lends its clock to timed operators.
 
@@ -299,12 +318,71 @@ class Running(abc.DisposableBase):
             self._clock.run_soon(self._end)
 
 
+class OneOfMany(abc.ObserverBase[T]):
+    """One of the observers that one call serves: it hears in its own name, though the call is in another's.
+
+    Args:
+        observer: who; subscribed just now.
+        clock: what the call lives on.
+    """
+
+    __slots__ = ("_blocks", "_observer", "_who")
+
+    def __init__(self, observer: abc.ObserverBase[T], clock: Clock) -> None:
+        self._observer = observer
+        self._who = SUBSCRIBER.get()
+        self._blocks = clock.runs_by_itself  # under virtual time nobody waits for it
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it has heard the end, as RxPY's observers tell."""
+        return bool(getattr(self._observer, "is_stopped", False))
+
+    def on_next(self, value: T) -> None:
+        """Hears an item."""
+        self._hear(self._observer.on_next, value)
+
+    def on_error(self, error: Exception) -> None:
+        """Hears the end by an error."""
+        self._hear(self._observer.on_error, error)
+
+    def on_completed(self) -> None:
+        """Hears the end."""
+        self._hear(self._observer.on_completed)
+
+    def _hear(self, hear: Callable[[*Ts], None], *what: *Ts) -> None:
+        token, began = SUBSCRIBER.set(self._who), monotonic()
+        try:
+            hear(*what)
+        finally:
+            SUBSCRIBER.reset(token)
+            if self._blocks and monotonic() - began > BLOCKED:
+                report_blocked(began, self._who)
+
+
 def tell_raised(clock: Clock, observer: abc.ObserverBase[T], error: Exception) -> None:
     """Tells an observer what it has raised itself: its own error, which nobody else notices.
 
-    Not at once: one that has no on_error raises again, and it would be the call that fails.
+    Not at once: one that has no on_error raises again, and it would be the call that fails. One that has ended already, as where
+    its on_error is what has raised, hears nothing any more: then whoever runs the clock is told.
     """
-    clock.run_later(0, partial(observer.on_error, error))
+
+    def tell() -> None:
+        if getattr(observer, "is_stopped", False):
+            raise error
+        observer.on_error(error)
+
+    clock.run_later(0, tell)
+
+
+def tell_end(observers: Sequence[abc.ObserverBase[T]], error: Exception | None) -> None:
+    """Tells each observer of the end, in their order, whatever another raises, such as one that has no on_error."""
+    with ExitStack() as told:
+        for observer in reversed(observers):
+            if error is None:
+                told.callback(observer.on_completed)
+            else:
+                told.callback(observer.on_error, error)
 
 
 def raise_later(clock: Clock, error: Exception) -> None:

@@ -16,7 +16,7 @@ from reactivex.internal import noop
 from macp_rx.clock import LoopClock
 from macp_rx.errors import MacpClosedError, MacpSessionError, MacpTimeoutError, MacpTransportError
 from macp_rx.transport.auth import AuthConfig, TokenProvider
-from macp_rx.transport.base import BLOCKED, Call, Metadata, Method, Receiver, reply_to, report_blocked
+from macp_rx.transport.base import BLOCKED, SUBSCRIBER, Call, Metadata, Method, Receiver, reply_to, report_blocked
 from macp_rx.transport.telemetry import OFF
 
 __all__ = ["ChannelOptions", "GrpcCall", "GrpcTransport", "ResponseStream", "tls_credentials"]
@@ -153,7 +153,10 @@ class GrpcTransport:
             receiver.on_error(error)
         else:
             self.reached = True
+            began = monotonic()
             reply_to(receiver, response)
+            if monotonic() - began > BLOCKED:
+                report_blocked(began, SUBSCRIBER.get())
 
     def stream(
         self,
@@ -377,8 +380,8 @@ class GrpcCall(Generic[Req, T]):
             async for response in self._call:
                 began = monotonic()
                 on_next(response)
-                if (took := monotonic() - began) > BLOCKED:
-                    report_blocked(took)
+                if monotonic() - began > BLOCKED:
+                    report_blocked(began, SUBSCRIBER.get())
                 if self._resumed is not None:
                     await self._resumed
         except asyncio.CancelledError:

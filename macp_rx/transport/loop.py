@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Final
+from time import monotonic
+from typing import Final, TypeVar
+
+from reactivex import abc
 
 from macp_rx.clock import LoopClock
+from macp_rx.transport.base import BLOCKED, SUBSCRIBER, report_blocked
 
 __all__ = ["LoopLease"]
+
+S = TypeVar("S")
 
 THREAD_NAME: Final = "macp_rx-io"
 
@@ -43,6 +49,18 @@ async def _finish() -> None:
     await asyncio.get_running_loop().shutdown_asyncgens()
 
 
+class _IoClock(LoopClock):
+    """The clock of the I/O thread, which says who holds it: timed operators call their subscribers from its actions."""
+
+    def invoke_action(self, action: abc.ScheduledAction[S], state: S | None = None) -> abc.DisposableBase:
+        began = monotonic()
+        try:
+            return super().invoke_action(action, state)
+        finally:
+            if monotonic() - began > BLOCKED and (subscriber := SUBSCRIBER.get()) is not None:
+                report_blocked(began, subscriber)
+
+
 class LoopLease:
     """One user's share in the I/O thread. The first lease starts it, the last release ends it."""
 
@@ -53,7 +71,7 @@ class LoopLease:
                 _running = _LoopThread()
             _running.users += 1
             self._thread: _LoopThread | None = _running
-        self.clock: LoopClock = LoopClock(self._thread.loop, ends=True)
+        self.clock: LoopClock = _IoClock(self._thread.loop, ends=True)
 
     def release(self) -> None:
         """Gives the share back. After the last one the thread has ended on return, unless this *is* the thread."""

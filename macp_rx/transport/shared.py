@@ -56,7 +56,7 @@ class SharedTransport:
         self.transport = transport
         self.telemetry = telemetry
         self._release = release
-        self._running: dict[Subscription, None] = {}
+        self._running: dict[Subscription, Callable[[], None]] = {}
         self._waiting: dict[object, Callable[[Exception], None]] = {}
         self._lock = threading.RLock()  # the garbage collector may come while it is held, and end a client
         self._clients = 0
@@ -82,6 +82,11 @@ class SharedTransport:
         if last:
             self._begin(self._release, noop)
 
+    def check_open(self) -> None:
+        """Raises MacpClosedError once it is closed."""
+        if self._closing:
+            raise MacpClosedError("the client is closed")
+
     def running(self, what: str, cancel: Callable[[], None]) -> Callable[[], None]:
         """Lists a subscription as long as it runs. Called on the clock's thread, when its call starts.
 
@@ -90,10 +95,10 @@ class SharedTransport:
             cancel: what ends it.
 
         Returns:
-            What ends it, and takes it off the list.
+            What ends it, and takes it off the list; the connection's close ends it, too.
         """
         subscription = Subscription(what, SUBSCRIBER.get(), self.clock.now)
-        self._running[subscription] = None
+        self._running[subscription] = cancel
         return partial(self._run_out, subscription, cancel)
 
     def _run_out(self, subscription: Subscription, cancel: Callable[[], None]) -> None:
@@ -180,6 +185,9 @@ class SharedTransport:
         for lose in waiting.values():
             lose(MacpClosedError("the client was closed while this waited"))
         self.telemetry.closed()
+        running, self._running = self._running, {}
+        for cancel in running.values():
+            cancel()
         self.transport.close(self._ended)
 
     def _ended(self) -> None:

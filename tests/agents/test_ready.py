@@ -135,6 +135,11 @@ class TestDeciders:
             marbles.expect(hears(marbles, agent, "-S-p---C|", TALKS[talk])).to_be(when, {"s": instead})
         check_log(marbles, caplog, "no model; the fallback is said", "no model; the fallback is said")
 
+    def test_a_fallback_that_nobody_can_say_is_told_when_it_is_made(self, decider: Decider) -> None:
+        make, *_, wrong = decider
+        with pytest.raises(MacpSessionError):
+            make(lambda _: None, fallback=wrong)
+
     def test_and_where_it_takes_too_long(
         self, marbles: Marbles, caplog: pytest.LogCaptureFixture, decider: Decider
     ) -> None:
@@ -316,6 +321,11 @@ class TestMajorityCommitter:
         in_time = committer(electorate=3, timeout=0.02)
         marbles.expect(hears(marbles, in_time, "-S-p-v-------y-C|")).to_be("-------------(d |)", {"d": self.DONE})
 
+    @pytest.mark.parametrize("blank", ["action", "declined", "authority_scope"])
+    def test_a_commitment_to_nothing_is_told_when_it_is_made(self, blank: str) -> None:
+        with pytest.raises(MacpSessionError, match=f"{blank} must not be blank"):
+            agents.majority_committer(**{"action": "go", blank: ""})
+
     def test_a_wrong_electorate_is_told(self, marbles: Marbles) -> None:
         agent = committer(electorate="alice")
         failed = hears(marbles, agent, "-S|").pipe(ops.catch(lambda error, _source: rx.of(type(error))))
@@ -432,7 +442,7 @@ class TestTaskWorker:
             errors.append(error)
             return back
 
-        agent = worker(Slow(BROKEN), otherwise=give_back)
+        agent = worker(Slow(BROKEN), fallback=give_back)
         marbles.expect(hears(marbles, agent, "-S-r-a----y-C|", TASK_TALK)).to_be("---t---g-----|", {**SAYS, "g": back})
         marbles.check(lambda: None if errors == [BROKEN] else str(errors))
 
@@ -516,7 +526,7 @@ class TestTaskWorker:
             return task.reject_task(request.payload.task_id)
 
         session.acting_as("alice").join(
-            agents.task_worker("alice", Slow(BROKEN, 1), otherwise=give_back), on_error=refused.on_next
+            agents.task_worker("alice", Slow(BROKEN, 1), fallback=give_back), on_error=refused.on_next
         )
         session.request_task("t1", "sum")
         session.states.pipe(ops.filter(lambda state: state.current_assignee == "alice"), ops.take(1)).run()

@@ -28,15 +28,18 @@ from macp_rx import (
     Message,
     MultiRoundSession,
     Outcome,
+    Runtime,
     Session,
     agents,
 )
 from macp_rx import operators as mo
+from macp_rx.clock import VirtualClock
 from macp_rx.protocol.messages import DECISION
 from macp_rx.protocol.modes import decision, multi_round
 from tests.conftest import Connect, Recorder, wait_until
 
 VOTER = agents.voter(lambda _: "APPROVE")
+REFUSED = decision.vote("unknown", "APPROVE")
 
 
 def started(client: MacpClient, *participants: str, **options: Any) -> DecisionSession:
@@ -180,13 +183,29 @@ class TestJoin:
         session.events.pipe(ops.take(2)).run()
         assert kinds(session) == ["SessionStart", "Proposal"]
 
+    @pytest.mark.parametrize(
+        "agent", [agents.voter(lambda _: "approve"), agents.on(ProposalPayload).say(lambda _: REFUSED)]
+    )
+    def test_what_a_listener_raises_is_told_to_whoever_runs_the_clock(
+        self, agent: Agent, macp_runtime: Runtime, virtual_time: VirtualClock
+    ) -> None:
+        def breaks(_error: Exception) -> None:
+            raise RuntimeError("nobody listens to the listener")
+
+        with MacpClient.embedded(agent="chair", runtime=macp_runtime) as client:
+            session = started(client)
+            session.join(agent, on_error=breaks)
+            session.rx.propose("p1", "canary").subscribe()
+            with pytest.raises(RuntimeError, match="nobody listens"):
+                virtual_time.advance_by(1)
+
     def test_it_is_logged_unless_somebody_listens(self, client: MacpClient, caplog: pytest.LogCaptureFixture) -> None:
         session = started(client)
         logged = Recorder()
 
         class Told(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
-                logged.on_next((record.levelname, record.getMessage()))
+                logged.on_next((record.levelname, record.getMessage(), bool(record.exc_info)))
 
         handler = Told()
         logging.getLogger("macp_rx.session").addHandler(handler)
@@ -196,10 +215,11 @@ class TestJoin:
             logged.wait_for(2)
         finally:
             logging.getLogger("macp_rx.session").removeHandler(handler)
-        (warning,) = [text for level, text in logged.items if level == "WARNING"]  # type: ignore[misc]
-        (error,) = [text for level, text in logged.items if level == "ERROR"]  # type: ignore[misc]
+        told = {level: (text, traced) for level, text, traced in logged.items}  # type: ignore[misc]
+        warning, traced = told["WARNING"]
         assert warning.startswith(f"chair in {session.session_id}: INVALID_ENVELOPE")
-        assert error == f"alice in {session.session_id}: no model"
+        assert not traced
+        assert told["ERROR"] == (f"alice in {session.session_id}: no model", True)
 
     def test_who_leaves_says_nothing_more(self, client: MacpClient) -> None:
         session = started(client)

@@ -97,6 +97,18 @@ class TestOn:
         check_log(marbles, caplog, "no model; the fallback is said")
         marbles.check(lambda: None if [type(reason) for reason in reasons] == [ValueError] else str(reasons))
 
+    def test_the_log_says_whose_fallback_it_is(
+        self, session: DecisionSession, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        agent = on_proposals(Slow(ValueError("no model")), fallback=lambda _accepted, _error: NO)
+        for name, joins in (("alice", agent), ("chair", agents.merge(agents.from_start(lambda _start: agent)))):
+            session.acting_as(name).join(joins)
+        session.propose("p1", "canary")
+        heard = session.events.pipe(ops.take(4), ops.to_list()).run()
+        assert sorted(accepted.sender for accepted in heard[2:]) == ["alice", "chair"]
+        logged = sorted(record.getMessage().split(":")[0] for record in caplog.records)
+        assert logged == [f"{name} in {session.session_id}" for name in ("alice", "chair")]
+
     def test_a_generator_that_raises_is_an_answer_that_failed(self, marbles: Marbles) -> None:
         def answer(_proposal: Accepted[ProposalPayload]) -> Iterator[Message]:
             yield YES

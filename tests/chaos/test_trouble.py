@@ -33,7 +33,7 @@ IMPATIENT = [
 ]
 
 KINDS = {"cut": 30, "reset": 30, "stall": 14, "refuse": 8, "delay": 8, "silence": 5, "kill": 4, "terminate": 1}
-"""What may happen, in percent."""
+"""What may happen, in percent, beyond once each."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -54,7 +54,9 @@ class Chaos:
         self._chance = chance
         self._points = sorted(chance.choices(range(of), k=points))
         kinds = {kind: share for kind, share in KINDS.items() if server or kind not in ("kill", "terminate")}
-        self._kinds = chance.choices(list(kinds), list(kinds.values()), k=points)
+        # each once at least: of 200 that are left to chance, none may be a SIGTERM, and so no GOAWAY is ever met
+        self._kinds = [*kinds, *chance.choices(list(kinds), list(kinds.values()), k=points - len(kinds))]
+        chance.shuffle(self._kinds)
         self._server = server
         self._step = 0
         self._restarting: set[asyncio.Task[None]] = set()

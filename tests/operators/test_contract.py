@@ -13,7 +13,7 @@ import reactivex as rx
 from macp.modes.decision.v1.decision_pb2 import VotePayload
 from reactivex import Observable
 
-from macp_rx import Stream
+from macp_rx import MacpSessionError, Stream
 from macp_rx import operators as mo
 from macp_rx.clock import VirtualClock
 from macp_rx.protocol.modes import decision
@@ -98,6 +98,40 @@ CASES = {
     "weighted": Case(lambda _: mo.weighted({"alice": 1})),
     "within": Case(lambda clock: mo.within(LONG, scheduler=clock)),
 }
+
+untyped: Any = mo
+
+WRONG: dict[str, tuple[Callable[[], object], str]] = {
+    "no class": (lambda: untyped.of_type(), "payload classes, such as VotePayload, not nothing"),
+    "the name of a class": (lambda: untyped.of_type("Vote"), "payload classes, such as VotePayload, not 'Vote'"),
+    "an instance": (lambda: untyped.payloads(VotePayload()), "payload classes"),
+    "names in a list": (lambda: untyped.sent_by(["alice"]), "senders is a collection of names"),
+    "a number for a name": (lambda: untyped.in_session(1), "session_ids is a collection of names, and 1 is none"),
+    "bytes": (lambda: untyped.majority(b"ab"), "electorate is a collection of names, and 97 is none"),
+    "half a member": (lambda: untyped.at_least(1.5, electorate=3), "count is 1.5"),
+    "a text for a share": (
+        lambda: untyped.supermajority(3, share="2/3"),
+        "share is '2/3', and must be a finite number",
+    ),
+    "a text for a weight": (lambda: untyped.weighted({"alice": "1"}), "the weight of 'alice' is '1'"),
+    "a text for a duration": (lambda: untyped.within("30"), "within waits for some seconds"),
+    "no duration": (lambda: untyped.silence(None), "silence waits for some seconds"),
+    "a text for a time": (lambda: untyped.deadline("noon"), "a deadline is a datetime"),
+    "no time": (lambda: untyped.deadline(float("nan")), "a deadline is a datetime"),
+    "the name of a mode": (lambda: untyped.states("decision"), "such as decision, not 'decision'"),
+    "the id of a policy": (lambda: untyped.under_policy("policy.default", ["a"]), "not 'policy.default'"),
+    "the id of another": (lambda: untyped.states(decision, policy="p"), "a policy is a PolicyDescriptor"),
+    "a blank action": (lambda: untyped.commit_if_decided(action=" "), "action must not be blank"),
+    "a blank refusal": (lambda: untyped.commit_if_decided(action="go", declined=""), "declined must not be blank"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_an_operator_cannot_use_is_an_error_when_it_is_made(what: str) -> None:
+    make, says = WRONG[what]
+    with pytest.raises(MacpSessionError, match=says):
+        make()
+
 
 every_operator = pytest.mark.parametrize("name", CASES)
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
+import reactivex as rx
 from reactivex import operators as ops
+from reactivex.abc import SchedulerBase
+from reactivex.internal import DisposedException
 from reactivex.scheduler import EventLoopScheduler, ThreadPoolScheduler
 from reactivex.subject import Subject
 
@@ -66,6 +70,51 @@ def test_a_consumer_that_raises_gets_its_error_once_and_nobody_else_notices() ->
     assert other.items == [0, 1, 2, 3]
 
 
+def fails(_item: object = None) -> None:
+    raise ValueError("mine")
+
+
+@pytest.mark.parametrize(("on_next", "on_completed"), [(fails, None), (None, fails)])
+def test_what_nobody_takes_is_logged_and_the_scheduler_lives_on(
+    on_next: Callable[[int], None] | None, on_completed: Callable[[], None] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RxPY's thread ends with the first exception that reaches it, and whoever else is on it hears nothing more."""
+    scheduler, heard = EventLoopScheduler(exit_if_empty=True), Recorder()
+    rx.of(1).pipe(mo.deliver_on(scheduler, overflow="error")).subscribe(on_next, None, on_completed)
+    rx.of(1, 2).pipe(mo.deliver_on(scheduler, overflow="error")).subscribe(heard)
+    heard.wait_for_end()
+    assert heard.items == [1, 2]
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["mine"]
+
+
+def test_who_runs_a_clock_hears_what_nobody_takes() -> None:
+    clock = VirtualClock()
+    rx.of(1).pipe(mo.deliver_on(clock, overflow="error")).subscribe(fails)
+    with pytest.raises(ValueError, match="mine"):
+        clock.run_until_idle()
+
+
+def shut_down() -> ThreadPoolScheduler:
+    scheduler = ThreadPoolScheduler(1)
+    scheduler.executor.shutdown()
+    return scheduler
+
+
+def disposed() -> EventLoopScheduler:
+    scheduler = EventLoopScheduler()
+    scheduler.dispose()
+    return scheduler
+
+
+@pytest.mark.parametrize("ended", [shut_down, disposed])
+def test_a_scheduler_that_has_ended_is_an_error_and_no_silence(ended: Callable[[], SchedulerBase]) -> None:
+    source, heard = Subject[int](), Recorder()
+    source.pipe(mo.deliver_on(ended(), overflow="error")).subscribe(heard)
+    source.on_next(1)
+    assert isinstance(heard.error, RuntimeError | DisposedException)
+    assert source.observers == []
+
+
 def test_what_is_disposed_hears_nothing_more() -> None:
     clock, source, recorder = VirtualClock(), Subject[int](), Recorder()
     subscription = source.pipe(mo.deliver_on(clock, overflow="error")).subscribe(recorder)
@@ -85,6 +134,19 @@ def test_pause_is_refused_where_a_foreign_operator_hides_it(connect: Connect) ->
         Subject[int]().pipe(mo.deliver_on(scheduler))
     events.pipe(mo.deliver_on(scheduler), ops.map(str))
     events.pipe(ops.map(str), mo.deliver_on(scheduler, overflow="latest"))
+
+
+def test_one_value_needs_no_source_that_waits(connect: Connect) -> None:
+    client = connect("chair")
+    session = DecisionSession(client)
+    session.start(intent="one", participants=["chair"], ttl_ms=60_000)
+    scheduler, heard = EventLoopScheduler(exit_if_empty=True), [Recorder(), Recorder()]
+    session.rx.cancel().pipe(mo.deliver_on(scheduler)).subscribe(heard[0])
+    session.outcome.pipe(mo.deliver_on(scheduler, buffer=1)).subscribe(heard[1])
+    for recorder in heard:
+        recorder.wait_for_end()
+    assert [recorder.error for recorder in heard] == [None, None]
+    assert [len(recorder.items) for recorder in heard] == [1, 1]
 
 
 @pytest.mark.parametrize(("buffer", "overflow"), [(0, "pause"), (1, "sometimes")])

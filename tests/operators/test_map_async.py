@@ -151,6 +151,21 @@ def test_nothing_is_called_behind_its_own_failure(marbles: Marbles) -> None:
     marbles.check(lambda: None if called == ["a"] else f"called {called}")
 
 
+def test_a_subscriber_that_raises_hears_its_own_error_and_leaves(marbles: Marbles) -> None:
+    source, errors, items = marbles.hot("-(a b)----c-|"), list[str](), list[object]()
+
+    def fail(item: object) -> None:
+        items.append(item)
+        raise ValueError("mine")
+
+    def note(error: Exception) -> None:
+        errors.append(f"{error} at {marbles.clock.time}")
+
+    source.pipe(mo.map_async(slow, concurrency=1)).subscribe(fail, note)
+    marbles.check(lambda: None if (items, errors) == (["A"], ["mine at 4000"]) else f"{items} {errors}")
+    marbles.expect_subscriptions(source).to_be("^---!")
+
+
 def test_a_call_that_is_dropped_before_it_began_is_no_warning(marbles: Marbles) -> None:
     marbles.expect(marbles.hot("-(a |)").pipe(mo.map_async(slow, finish=False))).to_be("-|")
 

@@ -16,6 +16,7 @@ from macp_rx.clock import VirtualClock
 from macp_rx.protocol.messages import DECISION
 from macp_rx.streams.stream import Demand
 from macp_rx.testing import Marbles, misbehaving
+from tests.conftest import Recorder
 from tests.operators.pausing import Pausing
 from tests.runtime.conversation import Conversation
 
@@ -156,6 +157,27 @@ def test_subscribers_on_many_threads_are_one() -> None:
     for thread in threads:
         thread.join()
     assert len(opened) == 1
+
+
+def fails() -> None:
+    raise ArithmeticError
+
+
+def test_an_end_that_one_does_not_take_is_kept_from_nobody() -> None:
+    source, heard = Subject[int](), Recorder()
+    shared = source.pipe(mo.shared())
+    shared.subscribe()  # which has no on_error
+    shared.subscribe(heard)
+    with pytest.raises(ValueError, match="lost"):
+        source.on_error(ValueError("lost"))
+    assert str(heard.error) == "lost"
+    source, heard = Subject[int](), Recorder()
+    shared = source.pipe(mo.shared())
+    shared.subscribe(on_completed=fails)
+    shared.subscribe(heard)
+    with pytest.raises(ArithmeticError):
+        source.on_completed()
+    assert heard.completed
 
 
 def test_the_source_waits_for_the_slowest() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from macp_rx.protocol.messages import DECISION
 from macp_rx.protocol.modes import decision
 from macp_rx.protocol.policy import DEFAULT
 from macp_rx.testing import Marbles, said
-from tests.operators.checks import NO, YES
+from tests.operators.checks import NO, YES, check_redelivery
 from tests.operators.voices import LEGEND, commit
 
 VOICES = {
@@ -57,6 +58,12 @@ def test_only_the_electorate_and_only_what_is_severe_enough(marbles: Marbles) ->
     marbles.expect(source.pipe(mo.vetoed(["alice", "bob"]))).to_be("-------Y-|", {"Y": YES})
     both = mo.vetoed(["alice", "bob"], severities=["high", "critical"])
     marbles.expect(source.pipe(both)).to_be("-----N---|", {"N": NO})
+
+
+def test_what_is_delivered_again_behind_the_first_vote_changes_nothing(marbles: Marbles) -> None:
+    p, o, v = (VOICES[name].accepted(number) for number, name in enumerate("pov", start=1))
+    source = marbles.hot("-p-o-v-p-o-b-v|", {"p": p, "o": o, "v": v, "b": VOICES["b"]})
+    marbles.expect(source.pipe(mo.vetoed(3, threshold=2))).to_be("-----Y--------|", {"Y": YES})
 
 
 def test_objections_alone_tell_only_of_vetoes(marbles: Marbles) -> None:
@@ -126,17 +133,29 @@ def outcomes(state: decision.State, proposal_id: str, threshold: int) -> set[boo
     return found
 
 
-@given(st.lists(st.sampled_from(WORDS), max_size=12), st.integers(1, 3))
-def test_a_verdict_is_what_every_continuation_would_say(words: list[tuple[str, Message]], threshold: int) -> None:
-    state = decision.initial(BOUND)
-    history: list[Accepted] = []
-    expected: dict[str, tuple[int, bool]] = {}
+def play(words: list[tuple[str, Message]]) -> Iterator[tuple[decision.State, Accepted]]:
+    """What is accepted of these, and the state behind each."""
+    state, sequence = decision.initial(BOUND), 0
     for sender, message in words:
         after = steps(state, sender, message)
-        if after is None or state.is_committed:
-            continue
-        state = after
-        history.append(said(sender, message).accepted(len(history) + 1))
+        if after is not None and not state.is_committed:
+            state, sequence = after, sequence + 1
+            yield state, said(sender, message).accepted(sequence)
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=12), st.integers(1, 3), st.data())
+def test_redelivery_changes_nothing(words: list[tuple[str, Message]], threshold: int, data: st.DataObject) -> None:
+    votes = [(name, decision.vote("p1", "APPROVE")) for name in MEMBERS]
+    history = [accepted for _, accepted in play([("alice", decision.propose("p1", "one")), *words, *votes])]
+    check_redelivery(mo.vetoed(MEMBERS, threshold=threshold), history, data)
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=12), st.integers(1, 3))
+def test_a_verdict_is_what_every_continuation_would_say(words: list[tuple[str, Message]], threshold: int) -> None:
+    history: list[Accepted] = []
+    expected: dict[str, tuple[int, bool]] = {}
+    for state, accepted in play(words):
+        history.append(accepted)
         for proposal_id in state.proposals:
             certain = outcomes(state, proposal_id, threshold)
             if len(certain) == 1 and proposal_id not in expected:

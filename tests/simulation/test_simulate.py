@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from macp.modes.decision.v1.decision_pb2 import ProposalPayload, VotePayload
+from macp.v1.core_pb2 import ModeDescriptor
 from reactivex import Observable
 from reactivex import operators as ops
 
@@ -18,7 +20,7 @@ from macp_rx import operators as mo
 from macp_rx.protocol.messages import DECISION
 from macp_rx.protocol.modes import decision
 from macp_rx.protocol.policy import VotingRules, build_decision_policy
-from macp_rx.simulation import Conditions, Exponential, LogNormal, Refusal, simulate
+from macp_rx.simulation import Choice, Conditions, Exponential, LogNormal, Refusal, Simulation, simulate
 from macp_rx.testing.guard import only_virtual_time
 from macp_rx.timeline import Failed, Next, Timeline
 from tests.simulation.scenarios import NAMES, PROPOSAL, START, always, panel, vote
@@ -124,6 +126,22 @@ class TestWhatHappened:
         assert Timeline.from_json_lines(run.timeline.to_json_lines()) == run.timeline
         assert simulate(panel(), START, opening=[PROPOSAL], timeline=False).timeline is None
 
+    def test_an_extension_mode(self) -> None:
+        notes = ModeDescriptor(
+            mode="ext.notes.v1",
+            mode_version="1.0.0",
+            title="Notes",
+            message_types=["SessionStart", "Note", "Commitment"],
+            terminal_message_types=["Commitment"],
+        )
+        start = SessionStart(mode="ext.notes.v1", intent="x", participants=["chair"], ttl_ms=60_000)
+        done = decision.commit(action="notes.taken", authority_scope="s", reason="r")
+        chair = agents.opening(Message("", b"one", "Note"), done)
+        run = simulate({"chair": chair}, start, modes=[notes])
+        assert types(run.accepted) == ["chair SessionStart", "chair Note", "chair Commitment"]
+        assert run.accepted[1].envelope.payload == b"one"
+        assert Timeline.parse(str(run.timeline)) == run.timeline
+
     def test_in_a_line(self) -> None:
         assert str(vote(seed=1)) == "RESOLVED after 0 s, 8 accepted, 0 refused"
 
@@ -142,6 +160,17 @@ class TestItIsAFunctionOfItsSeed:
         assert one == other
         assert one.digest == other.digest
         assert str(one.timeline) == str(other.timeline)
+
+    def test_twice_the_same_where_an_agent_fails(self) -> None:
+        def failing(text: str) -> Simulation:
+            def fails(_proposal: object) -> str:
+                raise ValueError(text)
+
+            return simulate({**panel(), "alice": agents.voter(fails)}, START, opening=[PROPOSAL], timeline=False)
+
+        assert failing("no idea") == failing("no idea")
+        assert failing("no idea") != failing("another")
+        assert pickle.loads(pickle.dumps(failing("no idea"))) == failing("no idea")
 
     def test_other_seeds_are_other_runs(self) -> None:
         runs = [simulate(panel(), START, opening=[PROPOSAL], conditions=EVERYTHING, seed=seed) for seed in range(20)]
@@ -242,6 +271,10 @@ class TestConditions:
         ("wrong", "says"),
         [
             ({"latency": -1}, "latency is a number of seconds"),
+            ({"latency": "0.1"}, "latency is a number of seconds, at least 0, or how to draw one, not '0.1'"),
+            ({"thinking": None}, "thinking is a number of seconds"),
+            ({"cut_every": "often"}, "more than 0 seconds, or how to draw them, not 'often'"),
+            ({"silent": "never"}, "silent is a probability"),
             ({"thinking": float("nan")}, "thinking is a number of seconds"),
             ({"cut_every": 0}, "more than 0 seconds"),
             ({"silent": 1.5}, "silent is a probability"),
@@ -251,6 +284,13 @@ class TestConditions:
     def test_bad_ones_say_what_is_wrong(self, wrong: dict[str, Any], says: str) -> None:
         with pytest.raises(MacpSessionError, match=says):
             Conditions(**wrong)
+
+    @pytest.mark.parametrize("name", ["latency", "thinking"])
+    @pytest.mark.parametrize("drawn", [-0.1, float("nan")])
+    def test_a_time_that_is_none_ends_the_agent_that_draws_it(self, name: str, drawn: float) -> None:
+        run = simulate(panel(), START, opening=[PROPOSAL], conditions={"bob": Conditions(**{name: Choice([drawn])})})  # type: ignore[arg-type]
+        assert list(run.errors) == ["bob"]
+        assert f"has drawn {drawn}, and a time is at least 0 seconds" in str(run.errors["bob"])
 
 
 class TestInput:

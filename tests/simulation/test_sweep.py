@@ -2,21 +2,27 @@ from __future__ import annotations
 
 import os
 import pickle
+import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from macp_rx import MacpSessionError
-from macp_rx.simulation import Exponential, LogNormal, Simulation, Sweep, sweep
-from tests.simulation.scenarios import broken, fatal, process, vote
+from macp_rx import Accepted, MacpSessionError, agents
+from macp_rx.protocol.modes.decision import ProposalPayload
+from macp_rx.simulation import Exponential, LogNormal, Simulation, Sweep, simulate, sweep
+from tests.simulation.scenarios import PROPOSAL, START, broken, fatal, process, vote
 
 ROOT = Path(__file__).parents[2]
+Decide = Callable[[Accepted[ProposalPayload]], str]
 GRID = {"thinking": [0.0, 1.0, Exponential(2)], "latency": [0.0, 0.1]}
 
 
@@ -41,6 +47,19 @@ class TestPlan:
 
     def test_without_settings(self) -> None:
         assert [record.seed for record in sweep(vote, seeds=3, workers=1)] == [0, 1, 2]
+
+    @pytest.mark.parametrize(
+        ("wrong", "says"),
+        [
+            ({"settings": {"thinking": []}}, "setting 'thinking' has no value to try"),
+            ({"seeds": 0}, "at least 1 seed"),
+            ({"seeds": []}, "at least 1 seed"),
+            ({"workers": 0}, "at least 1 worker, not 0"),
+        ],
+    )
+    def test_nothing_to_run_is_no_sweep(self, wrong: dict[str, Any], says: str) -> None:
+        with pytest.raises(MacpSessionError, match=says):
+            sweep(vote, **wrong)
 
     @pytest.mark.parametrize("values", ["majority", 3])
     def test_settings_are_lists(self, values: object) -> None:
@@ -114,11 +133,37 @@ class TestWorkers:
         with pytest.raises(BrokenProcessPool):
             sweep(fatal, seeds=2, workers=2)
 
-    def test_a_local_function_cannot_be_sent(self) -> None:
-        def local(*, seed: int) -> Simulation:
-            return vote(seed=seed)
+    def test_any_function_goes_to_them_also_as_a_setting(self) -> None:
+        says = {"yes": lambda _proposal: "APPROVE", "no": lambda _proposal: "REJECT"}
 
-        with pytest.raises(MacpSessionError, match="local cannot be sent to a worker"):
+        def local(decide: Decide, *, seed: int) -> Simulation:
+            return simulate({"alice": agents.voter(decide)}, START, opening=[PROPOSAL], initiator="chair", seed=seed)
+
+        def votes(run: Simulation) -> dict[str, object]:
+            return {"vote": run.said_by("alice")[0].payload.vote}  # type: ignore[attr-defined]
+
+        found = sweep(local, {"decide": list(says.values())}, seeds=20, measure=votes, workers=2)
+        assert [record.measures["vote"] for record in found] == ["APPROVE"] * 20 + ["REJECT"] * 20
+        assert [summary.settings["decide"] for summary in found.by()] == list(says.values())
+
+    def test_what_cannot_be_sent_is_told(self) -> None:
+        lock = threading.Lock()
+
+        def local(*, seed: int) -> Simulation:
+            with lock:
+                return vote(seed=seed)
+
+        with pytest.raises(MacpSessionError, match=r"local or its settings cannot be sent to a worker \(cannot pickle"):
+            sweep(local, seeds=4, workers=2)
+
+    def test_without_cloudpickle_only_what_can_be_imported(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "cloudpickle", None)
+        assert len(sweep(vote, {"thinking": [1.0]}, seeds=4, workers=2)) == 4
+        with pytest.raises(MacpSessionError, match="cannot be sent to a worker"):
+            sweep(vote, {"thinking": [lambda: 1.0]}, seeds=4, workers=2)
+        local: Any = lambda seed: vote(seed=seed)  # noqa: E731
+        local.__module__ = "__main__"
+        with pytest.raises(MacpSessionError, match="move it into a module, install cloudpickle, or say workers=1"):
             sweep(local, seeds=4, workers=2)
 
     def test_a_function_of_the_main_module_goes_by_value(self) -> None:
@@ -130,6 +175,29 @@ class TestWorkers:
         )
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
         assert run.stdout == "8\n"
+
+    def test_a_bar_where_there_is_a_terminal_and_nowhere_else(self, capfd: pytest.CaptureFixture[str]) -> None:
+        code = (
+            "from macp_rx.simulation import sweep\n"
+            "from tests.simulation.scenarios import vote\n"
+            "sweep(vote, seeds=4, workers=1)\n"
+            "sweep(vote, seeds=4, workers=1, progress=False)\n"
+        )
+        terminal, its_end = pty.openpty()
+        try:
+            subprocess.run(
+                [sys.executable, "-c", code],
+                stderr=its_end,
+                env={**os.environ, "TERM": "xterm"},
+                check=True,
+                cwd=ROOT,
+            )
+            assert os.read(terminal, 65_536).decode().count("simulating") >= 1
+        finally:
+            os.close(terminal)
+            os.close(its_end)
+        sweep(vote, seeds=4, workers=1)
+        assert capfd.readouterr() == ("", "")
 
     def test_ctrl_c_ends_it_cleanly(self) -> None:
         code = (

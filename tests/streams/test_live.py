@@ -12,7 +12,7 @@ from macp_rx import DecisionSession, MacpTransportError
 from macp_rx.clock import VirtualClock
 from macp_rx.protocol.policy import build_decision_policy
 from macp_rx.streams.retry import RECONNECT
-from tests.conftest import Connect, Recorder
+from tests.conftest import Connect, Recorder, wait_until
 from tests.streams.wire import CUT, Wire
 
 
@@ -70,6 +70,25 @@ def test_sessions(connect: Connect) -> None:
     recorder.wait(lambda heard: state(heard) == SessionState.SESSION_STATE_SUSPENDED)
     session.cancel()
     recorder.wait(lambda heard: state(heard) == SessionState.SESSION_STATE_CANCELLED)
+
+
+def test_a_subscriber_that_raises_hears_its_own_error_and_its_watch_ends(connect: Connect) -> None:
+    client, heard = connect("live"), Recorder()
+
+    def fail(_modes: object) -> None:
+        raise ArithmeticError("mine")
+
+    client.live_modes().subscribe(fail, heard.on_error, heard.on_completed)
+    heard.wait_for_end()
+    assert str(heard.error) == "mine"
+    wait_until(client.clock, lambda: client.subscriptions == ())
+
+
+def test_it_is_one_subscription(connect: Connect) -> None:
+    client = connect("live")
+    client.live_modes().subscribe(recorder := Recorder())
+    recorder.wait_for(1)
+    assert [running.what for running in client.subscriptions] == ["live modes"]
 
 
 def test_a_set_that_is_the_same_is_not_told_again(connect: Connect) -> None:

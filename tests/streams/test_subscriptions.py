@@ -5,11 +5,15 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+from collections.abc import Callable
 
 import pytest
+from reactivex import Observable
 from reactivex import operators as ops
 
-from macp_rx import Accepted, DecisionSession, MacpClient, Runtime
+from macp_rx import Accepted, DecisionSession, MacpClient, Message, Runtime
+from macp_rx import operators as mo
+from macp_rx.protocol.modes import decision
 from tests.conftest import SERVER, Connect, Recorder, wait_until
 
 
@@ -40,21 +44,117 @@ def test_a_cell_that_runs_twice_has_two_subscriptions(connect: Connect) -> None:
     wait_until(client.clock, lambda: client.subscriptions == ())
 
 
-@pytest.mark.parametrize("connect", ["port", SERVER], indirect=True)
-def test_a_callback_that_blocks_the_io_thread_is_named(client: MacpClient, caplog: pytest.LogCaptureFixture) -> None:
-    """Not in memory: there is no gRPC call that others would wait for."""
-    session = started(client)
-    done = threading.Event()
+def show_too(accepted: Accepted) -> None:
+    """Another."""
 
-    def slow(_accepted: Accepted) -> None:
+
+def test_who_shares_a_call_is_listed_by_name(connect: Connect) -> None:
+    client = connect("chair")
+    session = started(client)
+    heard = Recorder()
+    session.events.subscribe(heard)
+    session.events.subscribe(show)
+    left = session.events.pipe(ops.map(lambda accepted: accepted)).subscribe(show_too)
+    wait_until(client.clock, lambda: len(client.subscriptions) == 3)
+    assert [subscription.what for subscription in client.subscriptions] == [f"events of {session.session_id}"] * 3
+    assert [subscription.who.partition(" ")[0] for subscription in client.subscriptions] == [
+        "Recorder.on_next",
+        "show",
+        "show_too",
+    ]
+    left.dispose()
+    wait_until(client.clock, lambda: len(client.subscriptions) == 2)
+
+
+class Slow:
+    """A callback that holds its thread too long, and what it does the first time."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+
+    def slow(self, _item: object) -> None:
         threading.Event().wait(0.15)  # what it does takes so long
-        done.set()
+        self.done.set()
+
+
+def of_its_own(client: MacpClient, session: DecisionSession, slow: Slow) -> None:
+    client.session_events(session.session_id).subscribe(slow.slow)
+
+
+def beside_others(client: MacpClient, session: DecisionSession, slow: Slow) -> None:
+    session.events.subscribe(show)
+    session.events.subscribe(slow.slow)
+    session.events.subscribe(show_too)
+
+
+def beside_others_by_an_operator(client: MacpClient, session: DecisionSession, slow: Slow) -> None:
+    events = client.session_events(session.session_id).pipe(mo.shared())
+    events.subscribe(show)
+    events.subscribe(slow.slow)
+
+
+def of_both_directions(client: MacpClient, session: DecisionSession, slow: Slow) -> None:
+    both = client.open_stream(session.session_id)
+    both.subscribe(show)
+    both.subscribe(slow.slow)
+
+
+def inside_another(client: MacpClient, session: DecisionSession, slow: Slow) -> None:
+    def another(_accepted: Accepted) -> None:
+        of_its_own(client, session, slow)
+
+    client.session_events(session.session_id).pipe(ops.take(1)).subscribe(another)
+
+
+def of_a_reply(client: MacpClient, session: DecisionSession, slow: Slow) -> None:
+    client.rx.get_session(session.session_id).subscribe(slow.slow)
+
+
+def behind_a_timer(client: MacpClient, session: DecisionSession, slow: Slow) -> None:
+    client.session_events(session.session_id).pipe(ops.debounce(0.001)).subscribe(slow.slow)
+
+
+@pytest.mark.parametrize(
+    "subscribe",
+    [
+        of_its_own,
+        beside_others,
+        beside_others_by_an_operator,
+        of_both_directions,
+        inside_another,
+        of_a_reply,
+        behind_a_timer,
+    ],
+)
+@pytest.mark.parametrize("connect", ["port", SERVER], indirect=True)
+def test_a_callback_that_blocks_the_io_thread_is_named(
+    subscribe: Callable[[MacpClient, DecisionSession, Slow], None],
+    client: MacpClient,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    session, slow = started(client), Slow()
+    with caplog.at_level(logging.WARNING, "macp_rx"):
+        subscribe(client, session, slow)
+        assert slow.done.wait(5)
+        session.metadata()  # behind it, on the same thread
+    [told] = [record.message for record in caplog.records]
+    assert told.startswith("Slow.slow (")
+    assert "deliver_on" in told
+
+
+def test_an_agent_that_blocks_the_io_thread_is_named(client: MacpClient, caplog: pytest.LogCaptureFixture) -> None:
+    session, slow = started(client), Slow()
+
+    def thoughtful(events: Observable[Accepted]) -> Observable[Message]:
+        return events.pipe(
+            ops.do_action(slow.slow), ops.filter(lambda _: False), ops.map(lambda _: decision.vote("p", "ABSTAIN"))
+        )
 
     with caplog.at_level(logging.WARNING, "macp_rx"):
-        client.session_events(session.session_id).subscribe(slow)
-        assert done.wait(5)
-        session.metadata()  # behind it, on the same thread
-    assert any("slow" in record.message and "deliver_on" in record.message for record in caplog.records)
+        session.join(thoughtful)
+        assert slow.done.wait(5)
+        session.metadata()
+    assert [record.message.partition(" (")[0].rpartition(".")[2] for record in caplog.records] == ["thoughtful"]
 
 
 def test_a_client_that_is_collected_ends_its_calls_and_its_thread(no_thread_left: None) -> None:

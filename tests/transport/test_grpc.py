@@ -227,6 +227,28 @@ def test_a_stream_of_grpc_ends_with_its_loop_and_whoever_waits_is_told(no_thread
     assert call.cancelled.is_set()
 
 
+@pytest.mark.parametrize("made", ["gRPC", "embedded"])
+def test_a_stream_of_grpc_may_belong_to_a_client(made: str, no_thread_left: None) -> None:
+    """Another client keeps the I/O thread alive meanwhile."""
+    call, heard = Endless(), Recorder()
+    with dial("127.0.0.1:1"):
+        client = dial("127.0.0.1:1") if made == "gRPC" else MacpClient.embedded(agent="chair")
+        numbers = client.rpc_stream(lambda: call)
+        waiting = iter(numbers)
+        assert next(waiting) == 1
+        numbers.subscribe(heard)
+        heard.wait_for(1)
+        assert [running.what for running in client.subscriptions] == ["a gRPC stream"] * 2
+        client.close()
+        assert call.cancelled.is_set()
+        with pytest.raises(MacpClosedError):
+            next(waiting)
+        assert (heard.error, heard.completed, client.subscriptions) == (None, False, ())
+        numbers.subscribe(heard)
+        heard.wait_for_end()
+        assert isinstance(heard.error, MacpClosedError)
+
+
 def test_a_stream_of_grpc_needs_a_loop() -> None:
     unopened: Any = None
     with pytest.raises(MacpSessionError, match=r"needs an asyncio loop, .* not a VirtualClock"):

@@ -83,6 +83,12 @@ def any_stub(client: MacpClient, stub: core_pb2_grpc.MACPRuntimeServiceAsyncStub
         return stub.WatchRoots(core_pb2.WatchRootsRequest())
 
     assert_type(rpc_stream(watch, scheduler=client.clock), Stream[core_pb2.WatchRootsResponse])
+    assert_type(client.rpc_stream(watch), Stream[core_pb2.WatchRootsResponse])
+
+
+def part(events: Stream[Accepted]) -> None:
+    for accepted in events[:3]:
+        assert_type(accepted, Accepted)
 
 
 def chair(events: Observable[Accepted]) -> Observable[Message]:
