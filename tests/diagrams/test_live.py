@@ -217,7 +217,13 @@ def test_in_a_kernel_one_may_block_or_await(kernel: Kernel, code: str) -> None:
     assert kernel.run("print(await watching())").text == "[]\n"
 
 
-@pytest.mark.parametrize("code", ["for event in session.events: print(event)", "print(1); session.outcome.run()"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "for event in session.events: print(event)",
+        "client.clock.run_later(0.2, lambda: print('it waits')); session.outcome.run()",
+    ],
+)
 def test_what_blocks_can_be_interrupted_and_leaves_nothing(kernel: Kernel, code: str) -> None:
     told = kernel.run(code, interrupt_at="stream")
     assert told.text.endswith("KeyboardInterrupt: ")
