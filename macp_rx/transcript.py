@@ -40,7 +40,7 @@ from macp_rx.session import Session
 from macp_rx.streams.stream import Demand, Stream, on_demand, stream, tell_raised
 from macp_rx.timeline import Event, Failed, Next, Timeline
 
-__all__ = ["File", "Recording", "record", "replay", "timeline"]
+__all__ = ["File", "Recording", "line", "record", "replay", "timeline"]
 
 File: TypeAlias = str | PathLike[str] | IO[str] | IO[bytes]
 """A path, or a file that is open."""
@@ -122,8 +122,8 @@ class Recording(abc.DisposableBase):
         if self._ended:
             return
         try:
-            line = _line(accepted, self._clock.now_ms)
-            self._file.write(line if self._is_text else line.encode())
+            written = line(accepted, self._clock.now_ms)
+            self._file.write(written if self._is_text else written.encode())
             self._file.flush()
         except (OSError, ValueError) as error:  # ValueError: somebody has closed it
             self._subscription.dispose()
@@ -315,9 +315,15 @@ class _Replay:
 # Writing and reading lines.
 
 
-def _line(accepted: Accepted, now: int) -> str:
+def line(accepted: Accepted, now_ms: int) -> str:
+    """What was accepted as a line of a transcript, its line break included.
+
+    Args:
+        accepted: what was accepted.
+        now_ms: Unix milliseconds; of what was accepted before, its sender's time is written.
+    """
     sent = accepted.envelope.timestamp_unix_ms
-    time = now if accepted.live or not 0 < sent < now else sent
+    time = now_ms if accepted.live or not 0 < sent < now_ms else sent
     try:
         said: dict[str, object] = {"envelope": canonical.to_json(accepted.envelope)}
     except MacpSessionError:  # it has fields that the installed macp-proto does not know

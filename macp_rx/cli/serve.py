@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import ssl
 import threading
 from pathlib import Path
-from typing import Annotated, Final, cast
+from typing import Annotated, Final
 
 import typer
 from macp.v1 import policy_pb2
 from rich.console import Console
 
 from macp_rx.cli.connection import is_loopback
-from macp_rx.errors import MacpError, MacpRefusedError, MacpSessionError
+from macp_rx.cli.policy_file import read_policy
+from macp_rx.errors import MacpRefusedError, MacpSessionError
 from macp_rx.protocol.receipt import ReceiptSigner
 from macp_rx.runtime import Runtime, Settings, Tls, dev_identity, static_tokens
 from macp_rx.runtime.identity import Identify
@@ -49,16 +49,23 @@ def serve(
     tls_cert: Annotated[
         Path | None,
         typer.Option(
-            help="PEM of the certificate.", envvar="MACP_TLS_CERT_PATH", dir_okay=False, rich_help_panel=NETWORK
+            metavar="FILE",
+            help="PEM of the certificate.",
+            envvar="MACP_TLS_CERT_PATH",
+            dir_okay=False,
+            rich_help_panel=NETWORK,
         ),
     ] = None,
     tls_key: Annotated[
         Path | None,
-        typer.Option(help="PEM of its key.", envvar="MACP_TLS_KEY_PATH", dir_okay=False, rich_help_panel=NETWORK),
+        typer.Option(
+            metavar="FILE", help="PEM of its key.", envvar="MACP_TLS_KEY_PATH", dir_okay=False, rich_help_panel=NETWORK
+        ),
     ] = None,
     client_ca: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="PEM of the CA that clients' certificates must be signed by (mutual TLS).",
             envvar="MACP_TLS_CLIENT_CA_PATH",
             dir_okay=False,
@@ -68,6 +75,7 @@ def serve(
     tokens: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="JSON file of static tokens. Without one the bearer token is the sender: development.",
             envvar="MACP_AUTH_TOKENS_FILE",
             dir_okay=False,
@@ -135,6 +143,7 @@ def serve(
     store: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="SQLite file that keeps every session; without one they are gone with the process.",
             envvar="MACP_RX_STORE",
             dir_okay=False,
@@ -162,6 +171,7 @@ def serve(
     policies_dir: Annotated[
         Path | None,
         typer.Option(
+            metavar="FOLDER",
             help="Folder of policies (*.json); then no other can be registered.",
             envvar="MACP_POLICIES_DIR",
             file_okay=False,
@@ -180,12 +190,16 @@ def serve(
     runtime_id: Annotated[
         str,
         typer.Option(
-            help="Who issues decision receipts: runtime:ID.", envvar="MACP_RUNTIME_ID", rich_help_panel=RECEIPTS
+            metavar="ID",
+            help="Who issues decision receipts: runtime:ID.",
+            envvar="MACP_RUNTIME_ID",
+            rich_help_panel=RECEIPTS,
         ),
     ] = DEFAULT.runtime_id,
     receipt_key: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="Ed25519 key that signs them: PKCS#8 PEM or JWK. Needs the extra 'receipts'.",
             envvar="MACP_RECEIPT_SIGNING_KEY_PATH",
             dir_okay=False,
@@ -195,6 +209,7 @@ def serve(
     receipt_kid: Annotated[
         str,
         typer.Option(
+            metavar="KID",
             help="Name of that key; a JWK brings its own.",
             envvar="MACP_RECEIPT_SIGNING_KID",
             rich_help_panel=RECEIPTS,
@@ -203,6 +218,7 @@ def serve(
     retired_keys: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="JSON Web Key Set of the keys that no longer sign.",
             envvar="MACP_RECEIPT_PUBLIC_KEYS_PATH",
             dir_okay=False,
@@ -247,7 +263,9 @@ def serve(
     ):
         how = "plaintext" if tls is None else "mutual TLS" if tls.client_ca else "TLS"
         who = "development tokens" if identify is dev_identity else "static tokens"
-        Console().print(f"macp-rx runtime on [bold cyan]{server.target}[/], {how}, {who}; Ctrl-C ends it")
+        Console().print(
+            f"macp-rx runtime on [bold cyan]{server.target}[/], {how}, {who}; Ctrl-C ends it", soft_wrap=True
+        )
         stop.wait()
 
 
@@ -304,7 +322,7 @@ def _check_exposure(bind: str, tls: Tls | None, identify: Identify, *, allow_ins
         if lacks
     ]
     if lacking:
-        raise MacpError(
+        raise MacpSessionError(
             f"{bind} can be reached from other machines, so this needs {' and '.join(lacking)}; or --allow-insecure"
         )
 
@@ -314,26 +332,10 @@ def _policies(folder: Path) -> list[policy_pb2.PolicyDescriptor]:
     policies: list[policy_pb2.PolicyDescriptor] = []
     known = State()
     for path in sorted(path for path in folder.iterdir() if path.suffix == ".json"):
+        policy = read_policy(path)
         try:
-            policy = _policy(path)
             known = with_policies(known, [policy])
-        except (ValueError, TypeError, MacpRefusedError) as error:
-            raise MacpError(f"{path}: {error}") from None
+        except MacpRefusedError as error:
+            raise MacpSessionError(f"{path}: {error}") from None
         policies.append(policy)
     return policies
-
-
-def _policy(path: Path) -> policy_pb2.PolicyDescriptor:
-    """The policy of a file, which carries all five fields (`protocol.md` 5.5)."""
-    read: object = json.loads(path.read_text())
-    given = cast("dict[str, object]", read) if isinstance(read, dict) else {}
-    missing = [name for name in ("policy_id", "mode", "description", "rules", "schema_version") if name not in given]
-    if missing:
-        raise MacpSessionError(f"it lacks {', '.join(missing)}")
-    return policy_pb2.PolicyDescriptor(
-        policy_id=cast("str", given["policy_id"]),
-        mode=cast("str", given["mode"]),
-        description=cast("str", given["description"]),
-        rules=json.dumps(given["rules"]),
-        schema_version=cast("int", given["schema_version"]),
-    )

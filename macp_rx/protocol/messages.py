@@ -170,6 +170,16 @@ class Accepted(Generic[P_co]):
                 ) from error
         return payload  # type: ignore[return-value]  # pyright: ignore[reportReturnType]  # cast() costs 40 ns a call
 
+    @property
+    def fields(self) -> Mapping[str, object]:
+        """What the payload says, by name: the fields that are set, without those that a session's messages repeat.
+
+        Raises:
+            MacpSessionError: as `payload`.
+        """
+        set_fields = self.payload.ListFields()
+        return {field.name: value for field, value in set_fields if field.name not in _REPEATED}
+
     def as_replayed(self) -> Accepted[P_co]:
         """The same for somebody who listens only since later: not ``live``."""
         if not self.live:
@@ -220,7 +230,6 @@ class Accepted(Generic[P_co]):
 
     def _said(self) -> str:
         try:
-            fields = self.payload.ListFields()
+            return ", ".join(f"{name}={value!r}" for name, value in self.fields.items())
         except MacpSessionError:
             return f"{len(self.envelope.payload)} bytes"
-        return ", ".join(f"{field.name}={value!r}" for field, value in fields if field.name not in _REPEATED)

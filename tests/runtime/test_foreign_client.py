@@ -10,7 +10,7 @@ from macp.v1.envelope_pb2 import Envelope, SessionState
 from macp_sdk import AuthConfig, MacpClient
 from macp_sdk.base_session import BaseSession
 
-from tests.test_cli import serving
+from tests.cli.commands import serving
 
 PEOPLE = ["chair", "alice", "bob"]
 

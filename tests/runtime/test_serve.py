@@ -38,9 +38,9 @@ from macp_rx.protocol.policy import build_decision_policy
 from macp_rx.protocol.receipt import Verdict, trusted_keys_from_jwks, verify_receipt
 from macp_rx.runtime import Server, Settings, Tls
 from macp_rx.runtime.service import LAST_WORDS
+from tests.cli.commands import COMMAND, serving
 from tests.conftest import Recorder, dial
 from tests.runtime.certificates import Authority, Certified
-from tests.test_cli import COMMAND, serving
 
 CHAIR = AuthConfig.for_dev_agent("chair")
 POLICY = {"policy_id": "policy.file", "mode": "*", "description": "", "rules": {}, "schema_version": 3}
@@ -361,7 +361,7 @@ class TestCommand:
             check=False,
             env={**os.environ, **environment},
         )
-        assert shown.returncode == 1
+        assert shown.returncode == (1 if "No such file" in shown.stderr else 2)
         assert "Traceback" not in shown.stderr
         assert len(shown.stderr.splitlines()) == 1
         return shown.stderr
