@@ -178,7 +178,7 @@ class Timeline:
         drawn = [f"{label.ljust(width)} : {text}" for label, text in zip(labels, texts, strict=True)]
         order = [f"order : {' '.join(event.lane for event in self.events)}"] if _interleaved(self.events) else []
         header = [] if frame == FRAME else [f"frame : {frame}us"]
-        return "\n".join([*header, *drawn, *order, *names.legend()])
+        return "\n".join([*header, *drawn, *order, *names.legend])
 
     @classmethod
     def parse(cls, text: str, *, frame: int = FRAME) -> Timeline:
@@ -452,32 +452,29 @@ class _Names:
     """Names for values: a value that is a plain word is its own name; others get the next free letter."""
 
     def __init__(self) -> None:
-        self._known: list[tuple[Notification, str]] = []
+        self._names: dict[str, str] = {}  # by what the legend says: to compare with each that is known is quadratic
+        self._taken: set[str] = set()
         self._letters = _letters()
 
     def of(self, what: Notification) -> str:
-        if isinstance(what, Completed):
-            return "|"
-        for known, name in self._known:
-            if known == what:
-                return name
-        plain = isinstance(what, Next) and isinstance(what.value, str) and _is_word(what.value)
-        taken = {name for _known, name in self._known}
-        if plain and isinstance(what, Next) and what.value not in taken:
-            name = str(what.value)
-        else:
-            name = next(letter for letter in self._letters if letter not in taken)
-        self._known.append((what, name))
-        return name
+        match what:
+            case Completed():
+                return "|"
+            case Failed(error):
+                told = f"# {_legible(error)}"
+            case Next(value):
+                told = _legible(value)
+        if told not in self._names:
+            word = what.value if isinstance(what, Next) and isinstance(what.value, str) else ""
+            free = _is_word(word) and word not in self._taken
+            name = word if free else next(letter for letter in self._letters if letter not in self._taken)
+            self._names[told] = name
+            self._taken.add(name)
+        return self._names[told]
 
+    @property
     def legend(self) -> list[str]:
-        lines: list[str] = []
-        for what, name in self._known:
-            if isinstance(what, Failed):
-                lines.append(f"{name} = # {_legible(what.error)}")
-            elif isinstance(what, Next) and what.value != name:
-                lines.append(f"{name} = {_legible(what.value)}")
-        return lines
+        return [f"{name} = {told}" for told, name in self._names.items() if told != json.dumps(name)]
 
 
 def _legible(value: object) -> str:

@@ -107,6 +107,11 @@ def test_a_recording_reads_as_marbles() -> None:
     assert [event.time for event in recorder.timeline.lane("ticks").events] == [1000, 3000, 5000, 5000]
 
 
+def test_ten_thousand_values_are_written_and_read() -> None:
+    timeline = Timeline(tuple(Event(number, "a", Next([number])) for number in range(10_000)))
+    assert Timeline.parse(str(timeline)) == timeline  # in a second: names that are searched one by one take minutes
+
+
 def test_long_silences_are_written_in_real_units() -> None:
     timeline = Timeline((Event(0, "a", Next("x")), Event(82_801_000_000, "a", Completed())))
     assert str(timeline) == "a : x 23h 999ms |"

@@ -36,6 +36,28 @@ def test_operators_are_named_as_they_stand_in_the_call() -> None:
     assert boxes(picture) == ["mo.of_type(VotePayload)", "mo.majority(electorate=3)", "ops.take(1)"]
 
 
+def test_an_operator_keeps_its_quotes_and_stands_in_one_line() -> None:
+    picture = diagrams.explain(
+        [
+            ops.filter(lambda one: one.sender == "alice"),
+            ops.filter(
+                lambda one: one.sender != "bob",
+            ),
+        ],
+        source(),
+    )
+    assert boxes(picture) == [
+        'ops.filter(lambda one: one.sender == "alice")',
+        "ops.filter(lambda one: one.sender != 'bob')",
+    ]
+
+
+def test_messages_that_are_collected_are_told_by_what_they_are() -> None:
+    picture = diagrams.explain([mo.of_type(VotePayload), ops.buffer_with_count(2)], source())
+    assert "2 × Vote" in Drawn(picture).texts
+    assert "p1: approve, p1: reject" in Drawn(picture).texts
+
+
 def test_what_passes_between_them_stands_on_their_lanes() -> None:
     picture = diagrams.explain([mo.of_type(VotePayload), mo.majority(electorate=3)], source())
     assert Timeline.parse(picture.plain).lanes == ("source", "of_type", "result")

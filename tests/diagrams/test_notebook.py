@@ -75,11 +75,11 @@ def test_verdicts_outcomes_tallies(shell: Any) -> None:
 @pytest.mark.parametrize(
     ("mode", "story", "row"),
     [
-        (decision, "decision_reject_paths", "  votes      p1: agent://a: APPROVE good"),
+        (decision, "decision_reject_paths", "  votes      p1 (agent://a: APPROVE, good)"),
         (proposal, "proposal_happy_path", "  accepts       agent://buyer: p1; agent://seller: p1"),
         (task, "task_happy_path", "  current_assignee  agent://worker"),
         (handoff, "handoff_happy_path", "  commitment  handoff.accepted"),
-        (quorum, "quorum_happy_path", "  ballots       agent://alice: Approve lgtm; agent://bob: Approve ship it"),
+        (quorum, "quorum_happy_path", "  ballots       agent://alice: Approve, lgtm; agent://bob: Approve, ship it"),
         (multi_round, "multi_round_happy_path", "  contributions  agent://alice: option_a; agent://bob: option_a"),
     ],
     ids=lambda given: given if isinstance(given, str) and "_path" in given else "",
