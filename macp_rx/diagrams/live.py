@@ -122,11 +122,19 @@ class Live(abc.DisposableBase):
         """Waits for the end. Who is interrupted meanwhile watches no longer."""
         return self._wait().__await__()
 
+    def __repr__(self) -> str:
+        return f"Live({self._state})"
+
+    def _ipython_display_(self) -> None:
+        """Shows nothing below a cell that ends with ``live(…)``: it has its picture."""
+
     async def _wait(self) -> None:
         self._is_awaited = True
         try:
             while not self._end.done():
                 await asyncio.wait((self._end,), timeout=LOOK)
+        except asyncio.CancelledError as interrupted:
+            raise interrupted.with_traceback(None) from None  # whoever interrupts need not read how asyncio waits
         finally:
             self.dispose()
         if self._error is not None:

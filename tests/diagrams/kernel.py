@@ -28,6 +28,7 @@ class Shown:
         text: what it is without pictures; of an error its name and text.
         picture: whether there is one.
         display: which output it is, or takes the place of.
+        traceback: of an error.
     """
 
     kind: str
@@ -35,6 +36,7 @@ class Shown:
     text: str
     picture: bool
     display: str
+    traceback: str
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def _shown(kind: str, about: str, content: Mapping[str, Any]) -> Shown:
         data.get("text/plain") or content.get("text") or error,
         "image/svg+xml" in data,
         content.get("transient", {}).get("display_id", ""),
+        "\n".join(content.get("traceback", [])),
     )
 
 
