@@ -39,6 +39,7 @@ def test_a_notebook_shows_what_a_fresh_run_shows(notebook: Path, tmp_path: Path)
         capture_output=True,
         text=True,
         check=False,
+        timeout=240,  # three to seven seconds each, measured
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert shown(tmp_path / notebook.name) == shown(notebook), "run scripts/notebooks"
