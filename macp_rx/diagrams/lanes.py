@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 
 from macp_rx.diagrams.layout import RADIUS, ROOM, Layout, Mark, Row, laid_out, stops_of
 from macp_rx.diagrams.picture import Picture, Svg, add, clean, shorten, width_of, write
-from macp_rx.diagrams.symbols import GLYPHS, Symbol, explained, symbol_of
+from macp_rx.diagrams.symbols import GLYPHS, Symbol, explained, symbol_of, told
 from macp_rx.diagrams.theme import HUES, Theme
 from macp_rx.errors import MacpSessionError
 from macp_rx.timeline import Span, Timeline
@@ -91,10 +91,10 @@ def svg(
 
 
 def plain_text(timeline: Timeline) -> str:
-    """The timeline as marbles; of a long one only how much there is: nobody reads those, and a notebook would keep them."""
+    """The timeline as marbles, for a reader; of a long one only how much there is: a notebook would keep it all."""
     if len(timeline.events) > 200:
         return f"a Timeline of {len(timeline.events)} events on {len(timeline.lanes)} lanes"
-    return str(timeline)
+    return timeline.marbles(told)
 
 
 def duration(microseconds: int) -> str:

@@ -11,6 +11,7 @@ from zlib import crc32
 
 from google.protobuf.message import Message as Protobuf
 
+from macp_rx.diagrams.picture import clean
 from macp_rx.errors import MacpGapError, MacpRefusedError, MacpSessionError, MacpTimeoutError, MacpTransportError
 from macp_rx.marbles import written
 from macp_rx.operators import Count, Tally, Undecided, Verdict
@@ -22,7 +23,7 @@ from macp_rx.streams.outcome import Outcome
 from macp_rx.streams.status import Connection, Status
 from macp_rx.timeline import Completed, Event, Failed, Next, Notification, to_json
 
-__all__ = ["GLYPHS", "Shape", "Symbol", "explained", "said", "symbol_of"]
+__all__ = ["GLYPHS", "Shape", "Symbol", "explained", "said", "symbol_of", "told"]
 
 Shape = Literal["circle", "square", "hexagon", "triangle", "diamond", "seal", "pill", "cross", "clock", "break", "bar"]
 
@@ -100,6 +101,22 @@ def explained(event: Event, symbol: Symbol) -> str:
             return f"{head}\n{type(error).__name__}: {error}"
         case Completed():
             return head
+
+
+def told(value: object) -> str:
+    """A value in one line, for a legend."""
+    match value:
+        case Accepted():
+            return clean(str(value))  # pyright: ignore[reportUnknownArgumentType]
+        case Message():
+            payload: object = value.payload  # pyright: ignore[reportUnknownMemberType]
+            return clean(f"{value.message_type}: {_json(payload)}")
+        case Exception():
+            return clean(f"{type(value).__name__}: {value}")
+        case list() | tuple():
+            return f"[{', '.join(map(told, cast('Sequence[object]', value)))}]"
+        case _:
+            return clean(_json(value))
 
 
 def _fields(accepted: Accepted) -> str:
