@@ -13,10 +13,14 @@ from tests.diagrams.kernel import Kernel, running_kernel
 
 BEGIN = """
 import asyncio
+import logging
 import reactivex as rx
 from macp_rx import DecisionSession, MacpClient, MacpWouldBlockError, MultiRoundSession, Runtime
 from macp_rx.clock import LoopClock
 from macp_rx.diagrams import live
+
+# it says so when the I/O thread was held for a tenth of a second, which a busy machine does by itself: 1 run in 50, measured
+logging.getLogger("macp_rx.transport").setLevel("ERROR")
 
 def begin():
     session = DecisionSession(client)
