@@ -178,7 +178,8 @@ class Sweep(Sequence[Record]):
         return table
 
     def __str__(self) -> str:
-        console = Console(width=120, color_system=None)
+        # in a notebook rich would display it, too
+        console = Console(width=120, color_system=None, force_jupyter=False)
         with console.capture() as text:
             console.print(self.__rich__())
         return text.get()
