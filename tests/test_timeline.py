@@ -85,7 +85,13 @@ def test_equality_is_exact() -> None:
     assert Next({1}) != Next({True})
     assert Next({1: "a"}) != Next({True: "a"})
     assert Next(Map({"a": 1})) != Next(Map({"a": True}))
+    assert Next({(1,): "a"}) != Next({(True,): "a"})
+    assert Next({(1, frozenset({2}))}) != Next({(1, frozenset({2.0}))})
     assert Next(float("nan")) == Next(float("nan"))
+    assert Next({float("nan"): 1}) == Next({float("nan"): 1}) != Next({float("nan"): 2})
+    assert Next({(float("nan"),)}) == Next({(float("nan"),)})
+    assert Next({float("nan"): 1, -float("nan"): 2}) == Next({float("nan"): 2, -float("nan"): 1})
+    assert Next({float("nan"): 1, -float("nan"): 1}) != Next({float("nan"): 1})
     assert exactly_equal({"a": (1,)}, {"a": (1,)})
     assert not exactly_equal({"a": (1,)}, {"a": [1]})
 
