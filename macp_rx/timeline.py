@@ -88,22 +88,46 @@ def exactly_equal(one: object, other: object) -> bool:
         items, others = cast("tuple[object, ...]", one), cast("tuple[object, ...]", other)
         return len(items) == len(others) and all(map(exactly_equal, items, others))
     if isinstance(one, Mapping):
-        entries = {_typed(key): value for key, value in cast("Mapping[object, object]", one).items()}
-        counterparts = {_typed(key): value for key, value in cast("Mapping[object, object]", other).items()}
-        return entries.keys() == counterparts.keys() and all(
-            exactly_equal(value, counterparts[key]) for key, value in entries.items()
-        )
+        entries, counterparts = cast("Mapping[object, object]", one), cast("Mapping[object, object]", other)
+        ours, theirs = _by_exact_key(entries), _by_exact_key(counterparts)
+        return ours.keys() == theirs.keys() and all(_same(values, theirs[key]) for key, values in ours.items())
     if isinstance(one, set | frozenset):
-        return set(map(_typed, cast("set[object]", one))) == set(map(_typed, cast("set[object]", other)))
+        return Counter(map(_exact, cast("set[object]", one))) == Counter(map(_exact, cast("set[object]", other)))
     if dataclasses.is_dataclass(one) and not isinstance(one, type):
         compared = (item.name for item in dataclasses.fields(one) if item.compare)
         return one == other and all(exactly_equal(getattr(one, name), getattr(other, name)) for name in compared)
     return one == other
 
 
-def _typed(member: object) -> tuple[type, object]:
-    """What a member of a set, or a key, is looked up by: a set finds no other NaN by a NaN."""
-    return type(member), None if isinstance(member, float) and isnan(member) else member
+def _exact(member: object) -> tuple[type, object]:
+    """What a member of a set, or a key, is exactly equal by: its type, and what is in it."""
+    cls, inside = type(member), member
+    if isinstance(member, float) and isnan(member):
+        inside = "nan"
+    elif isinstance(member, tuple):
+        inside = tuple(map(_exact, cast("tuple[object, ...]", member)))
+    elif isinstance(member, frozenset):
+        inside = frozenset(Counter(map(_exact, cast("frozenset[object]", member))).items())
+    return cls, inside
+
+
+def _by_exact_key(entries: Mapping[object, object]) -> dict[tuple[type, object], list[object]]:
+    """The values of each key: more than one only where not a number is a key, which may stand there many times."""
+    found: dict[tuple[type, object], list[object]] = {}
+    for key, value in entries.items():
+        found.setdefault(_exact(key), []).append(value)
+    return found
+
+
+def _same(values: list[object], others: list[object]) -> bool:
+    """Whether they are exactly equal, in whatever order."""
+    left = others.copy()
+    for value in values:
+        place = next((place for place, other in enumerate(left) if exactly_equal(value, other)), None)
+        if place is None:
+            return False
+        del left[place]
+    return not left
 
 
 @dataclass(frozen=True, slots=True)
