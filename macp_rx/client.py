@@ -317,11 +317,11 @@ class _Calls:
             self.auth,
         )  # and not the client: what runs must not keep it from being collected
 
-        def live(after: int) -> Stream[Accepted]:
+        def live(after: int) -> SessionStream:
             ends = connection.ends(auth)
             return session_events(connection, session_id, after, auth=auth, ends=ends, wait=wait, listed=False)
 
-        def catch_up(after: int) -> Stream[Accepted]:
+        def catch_up(after: int) -> SessionStream:
             return history(connection, session_id, after, auth=auth, listed=False)
 
         return Shared(connection, live, catch_up, f"events of {session_id}")

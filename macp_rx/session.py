@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import update_wrapper
 from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, Self, TypeVar, cast
 
-import reactivex as rx
 from macp.modes.decision.v1.decision_pb2 import VotePayload
 from macp.v1 import core_pb2, policy_pb2
 from macp.v1.envelope_pb2 import Ack, Envelope
-from reactivex import Observable, Subject, abc
+from reactivex import Observable, abc
 from reactivex import operators as ops
+from reactivex.internal import noop
 
 from macp_rx.client import MacpClient
 from macp_rx.errors import MacpAckError, MacpError, MacpSessionError
@@ -29,12 +27,14 @@ from macp_rx.protocol.validation import validate_required_field, validate_sessio
 from macp_rx.streams.call import Blocking, Reactive, call
 from macp_rx.streams.duplex import MacpStream
 from macp_rx.streams.outcome import Outcome
+from macp_rx.streams.session import SessionStream
 from macp_rx.streams.shared import Shared
-from macp_rx.streams.stream import Stream, raise_later, stream
+from macp_rx.streams.stream import Stream
 from macp_rx.transport.auth import AuthConfig
 from macp_rx.transport.base import subscribed_by
 
 if TYPE_CHECKING:  # who only reads and sends imports no operators
+    from macp_rx.memory import Memory
     from macp_rx.operators.states import Rules
     from macp_rx.operators.tally import Tally
 
@@ -225,7 +225,7 @@ class SessionVerbs:
         return self._client.rx.get_session(self.session_id).pipe(ops.map(metadata))
 
     @property
-    def events(self) -> Stream[Accepted]:
+    def events(self) -> SessionStream:
         """Everything accepted in the session, from its start, live; completes when the session ends.
 
         All who subscribe to it share one call, and none waits for another. A session that has not been started yet is
@@ -250,19 +250,23 @@ class SessionVerbs:
     def _accepted_so_far(self) -> int:
         return self._client.history(self.session_id).pipe(ops.count()).run()
 
-    def join(self, agent: Agent, *, on_error: Callable[[Exception], None] | None = None) -> abc.DisposableBase:
+    def join(
+        self, agent: Agent, *, memory: Memory | None = None, on_error: Callable[[Exception], None] | None = None
+    ) -> abc.DisposableBase:
         """Lets an agent take part: it hears what is accepted, and what it says is sent, in order.
 
         A refused message is reported, and the agent goes on: for a function of the accepted history it was never said. An
         exception of the agent, or a connection that is lost, ends this agent alone. So does the session's end, once the agent has
         heard of it, even if it had more to say.
 
-        The id of what it says is a hash of session, agent, message type, payload and how often it said just that. So an agent
-        that is a function of the history may be started again: what it says anew, the runtime knows. A credential without a
-        sender names nobody: its agent is another one each time.
+        An agent that is a function of the history may be started again, wherever it was killed: it hears the history, what it
+        said is not sent again, and what it had not said yet goes out (`macp_rx.taking_part`). With a ``memory`` that is true of
+        one, too, that has timers, calls `agents.remembered` functions, or was refused something. A credential without a sender
+        names nobody: its agent is another one each time.
 
         Args:
             agent: a function from what was accepted to what to say. It hears the history first, then what is ``live``.
+            memory: what it remembers beyond the history. One agent of a name in a session.
             on_error: hears of refusals and of the end by an error; logged by default.
 
         Returns:
@@ -273,15 +277,25 @@ class SessionVerbs:
         """
         report = on_error or self.log_error
         with subscribed_by(agent):
-            return self.spoken(agent, self.events, report).subscribe(on_error=report)
+            return self.spoken(agent, self.events, report, memory=memory).subscribe(on_error=report)
 
-    def spoken(self, agent: Agent, events: Stream[Accepted], on_refusal: Callable[[Exception], None]) -> Stream[Ack]:
+    def spoken(
+        self,
+        agent: Agent,
+        events: SessionStream,
+        on_refusal: Callable[[Exception], None],
+        *,
+        memory: Memory | None = None,
+        on_end: Callable[[], None] = noop,
+    ) -> Stream[Ack]:
         """What an agent says about these events, sent in order: the Acks. What `join` subscribes to.
 
         Args:
             agent: a function from what was accepted to what to say.
-            events: what it hears.
+            events: what it hears, from the session's start.
             on_refusal: hears of each message that the runtime refused.
+            memory: what the agent remembers beyond the history.
+            on_end: called when the session has ended, and all that was said before was answered.
 
         Errors:
             What the agent raised, or what a send failed with.
@@ -289,38 +303,28 @@ class SessionVerbs:
         Raises:
             MacpSessionError: what the agent returned is no Observable.
         """
-        from macp_rx import operators as mo
+        from macp_rx.taking_part import TakingPart
 
-        over: Subject[None] = Subject()
+        def taking_part() -> TakingPart:
+            return TakingPart(
+                agent,
+                events,
+                session_id=self.session_id,
+                name=self._sender,
+                send=self.saying,
+                report=on_refusal,
+                memory=memory,
+                on_end=on_end,
+            )
 
-        def end() -> None:
-            over.on_next(None)
+        ready = [taking_part()]  # now, so that what is no agent is told now
 
-        # an agent may have reasons to speak of its own, such as a timer, and does not outlive the session for them
-        heard = events.derived(events.pipe(ops.do_action(on_completed=end)), can_wait=True)
-        heard.listener = self._sender
-        messages = said_by(agent, heard).pipe(ops.take_until(over))
+        def subscribe(
+            observer: abc.ObserverBase[Ack], scheduler: abc.SchedulerBase | None = None
+        ) -> abc.DisposableBase:
+            return (ready.pop() if ready else taking_part()).subscribe(observer, scheduler or events.clock)
 
-        def speak(_scheduler: abc.SchedulerBase) -> Observable[Ack]:
-            times: Counter[bytes] = Counter()
-            # who has no name here may be anybody: the same ids as another's would make a duplicate of what it says
-            speaker = self._sender or self._client.clock.new_id()
-
-            def send(message: Message[Any]) -> Observable[Ack]:
-                return _passing_over_refusals(self.saying(message, message_id(message)), on_refusal)
-
-            def message_id(message: object) -> str:
-                if not isinstance(message, Message):
-                    return ""  # `saying` tells what is wrong
-                said = _digest(
-                    self.session_id.encode(), speaker.encode(), message.message_type.encode(), message.payload_bytes
-                )
-                times[said] += 1
-                return _digest(said, b"%d" % times[said]).hex()[:32]
-
-            return messages.pipe(mo.send_to(send))
-
-        return stream(rx.defer(speak), self._client.clock)
+        return events.derived(Observable(subscribe), can_wait=True)
 
     def log_error(self, error: Exception) -> None:
         """Logs what became of an agent, as `join` does by default: a refused message is a warning, for the agent goes on.
@@ -384,41 +388,6 @@ class SessionVerbs:
             timestamp_unix_ms=clock.now_ms,
             payload=payload,
         )
-
-
-def _digest(*parts: bytes) -> bytes:
-    return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).digest()
-
-
-def _passing_over_refusals(acknowledged: Stream[Ack], on_refusal: Callable[[Exception], None]) -> Observable[Ack]:
-    def subscribe(observer: abc.ObserverBase[Ack], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-        def failed(error: Exception) -> None:
-            if isinstance(error, MacpAckError):
-                try:
-                    on_refusal(error)
-                except Exception as raised:  # the listener's own
-                    raise_later(acknowledged.clock, raised)
-                observer.on_completed()
-            else:
-                observer.on_error(error)
-
-        return acknowledged.subscribe(observer.on_next, failed, observer.on_completed, scheduler=scheduler)
-
-    return Observable(subscribe)
-
-
-def said_by(agent: Agent, events: Observable[Accepted]) -> Observable[Message[Any]]:
-    """What an agent says about these events.
-
-    Raises:
-        MacpSessionError: it is no agent: not a function, or one that returns no Observable.
-    """
-    if not callable(agent):
-        raise MacpSessionError(f"an agent is a function from events to messages, not {agent!r}")
-    messages = agent(events)
-    if not isinstance(messages, Observable):
-        raise MacpSessionError(f"an agent returns an Observable of Messages, not {type(messages).__name__}")
-    return messages
 
 
 class RxSession(SessionVerbs, Reactive):

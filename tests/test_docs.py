@@ -78,8 +78,13 @@ def test_the_test_of_an_example_has_at_most_fifteen_lines() -> None:
     assert tested == examples
 
 
-@pytest.mark.parametrize("code", [*blocks("index.md"), *blocks("agents.md"), *blocks("production.md")])
-def test_an_example_that_runs_by_itself(code: str, no_thread_left: None) -> None:
+@pytest.mark.parametrize(
+    "code", [code for page in ("index", "agents", "crash-safe", "production") for code in blocks(f"{page}.md")]
+)
+def test_an_example_that_runs_by_itself(
+    code: str, no_thread_left: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     exec(compile(code, "docs", "exec"), {"__name__": "__docs__"})
 
 

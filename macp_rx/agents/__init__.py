@@ -18,3 +18,5 @@ from macp_rx.agents.speaking import merge as merge
 from macp_rx.agents.speaking import on as on
 from macp_rx.agents.speaking import on_state as on_state
 from macp_rx.agents.speaking import opening as opening
+from macp_rx.memory import Memory as Memory
+from macp_rx.memory import remembered as remembered

@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, cast
+from uuid import UUID
 
 import reactivex as rx
 from macp.v1.core_pb2 import Root
@@ -25,10 +26,12 @@ from macp_rx.agents.running import outcome_of
 from macp_rx.client import MacpClient
 from macp_rx.clock import Clock
 from macp_rx.errors import MacpSessionError
+from macp_rx.memory import Memory
 from macp_rx.protocol.canonical import from_json
 from macp_rx.protocol.messages import DECISION, Message, payload_type
 from macp_rx.protocol.start import CONFIGURATION_VERSION, MODE_VERSION, POLICY_VERSION, SessionStart
 from macp_rx.session import Address, Agent, Outcome, Session
+from macp_rx.taking_part import message_id
 from macp_rx.transport.auth import AuthConfig
 
 __all__ = ["Bootstrap", "from_bootstrap"]
@@ -56,27 +59,34 @@ class Bootstrap:
     kickoff: Message[Any] | None = None
     cancel_callback: tuple[str, int, str] | None = None
 
-    def run(self, agent: Agent) -> Outcome | None:
+    def run(self, agent: Agent, *, memory: Memory | None = None) -> Outcome | None:
         """Opens the session, if this is the initiator, takes part with an agent, and waits for the end.
+
+        Run again after a crash, it opens nothing twice: what it opens with has the same ids each time.
 
         Args:
             agent: what this participant does.
+            memory: what it remembers beyond the history, so that it can be started again; see `Session.join`.
 
         Returns:
             How the session ended; None if the agent was stopped before.
         """
         clock = self.session.client.clock
         if self.start is not None:
-            self.session.send(self.start.message)
+            self._open(self.start.message)
             if self.kickoff is not None:
-                self.session.send(self.kickoff)
-        outcome = outcome_of(self.session, {self.participant_id: agent})
+                self._open(self.kickoff)
+        outcome = outcome_of(self.session, {self.participant_id: agent}, memory=memory)
         if self.cancel_callback is not None:
             outcome = outcome.pipe(ops.take_until(_posts(clock, *self.cancel_callback)))
         try:
             return outcome.run()
         except SequenceContainsNoElementsError:
             return None
+
+    def _open(self, message: Message[Any]) -> None:
+        opened = message_id(self.session.session_id, self.participant_id, message, 0)  # its agent begins with 1
+        self.session.saying(message, str(UUID(opened))).run()
 
     def close(self) -> None:
         """Closes the connection."""

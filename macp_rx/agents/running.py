@@ -15,9 +15,10 @@ from reactivex.disposable import CompositeDisposable
 
 from macp_rx.client import MacpClient
 from macp_rx.errors import MacpSessionError
-from macp_rx.protocol.messages import Accepted
+from macp_rx.memory import Memory
 from macp_rx.session import Agent, Outcome, Session
 from macp_rx.streams.all_sessions import Where
+from macp_rx.streams.session import SessionStream
 from macp_rx.streams.stream import Stream
 from macp_rx.transport.auth import AuthConfig
 
@@ -30,7 +31,11 @@ Panel = Mapping[str, Agent] | Mapping[AuthConfig, Agent]
 
 
 def outcome_of(
-    session: Session, panel: Panel, *, on_error: Callable[[str, Exception], None] | None = None
+    session: Session,
+    panel: Panel,
+    *,
+    memory: Memory | None = None,
+    on_error: Callable[[str, Exception], None] | None = None,
 ) -> Stream[Outcome]:
     """Lets several agents take part and emits how the session ends. Cold: they join with the subscription, and leave with it.
 
@@ -39,6 +44,7 @@ def outcome_of(
     Args:
         session: the coordination.
         panel: name, or credential, and agent. The session's own identity is kept for its name.
+        memory: what the agents remember beyond the history, so that they can be started again.
         on_error: hears who had which error, refusals included; logged by default.
     """
     for name, agent in panel.items():
@@ -53,7 +59,7 @@ def outcome_of(
             for who, agent in panel.items():
                 name = who if isinstance(who, str) else who.sender
                 report = None if on_error is None else partial(on_error, name)
-                joined.add(_identity(session, who).join(agent, on_error=report))
+                joined.add(_identity(session, who).join(agent, memory=memory, on_error=report))
         except Exception:
             joined.dispose()
             raise
@@ -62,15 +68,22 @@ def outcome_of(
     return session.outcome.derived(Observable(subscribe))
 
 
-def run(session: Session, panel: Panel, *, on_error: Callable[[str, Exception], None] | None = None) -> Outcome:
+def run(
+    session: Session,
+    panel: Panel,
+    *,
+    memory: Memory | None = None,
+    on_error: Callable[[str, Exception], None] | None = None,
+) -> Outcome:
     """Lets several agents take part, waits for the end of the session, and tells how it ended. See `outcome_of`.
 
     Args:
         session: the coordination.
         panel: name, or credential, and agent.
+        memory: what the agents remember beyond the history, so that they can be started again.
         on_error: hears who had which error, refusals included; logged by default.
     """
-    return outcome_of(session, panel, on_error=on_error).run()
+    return outcome_of(session, panel, memory=memory, on_error=on_error).run()
 
 
 def serve(
@@ -79,6 +92,7 @@ def serve(
     *,
     mode: str = "",
     where: Where | None = None,
+    memory: Memory | None = None,
     on_error: Callable[[str, Exception], None] | None = None,
 ) -> abc.DisposableBase:
     """Lets an agent take part in every session that the client may read, as they appear, until each ends.
@@ -91,11 +105,15 @@ def serve(
     Each session has a subscription of its own of the agent, so their states do not mix. An error in one session ends the
     agent there, and nowhere else.
 
+    Started again, it finds the sessions that have not ended, and goes on in each where it was; see `Session.join`.
+
     Args:
         client: the connection, and who takes part.
         agent: the agent.
         mode: only sessions of this mode.
         where: only sessions that it says yes to, by their metadata when they appear.
+        memory: what the agent remembers beyond the histories, so that it can be started again; what it remembers of a session is
+            forgotten with the session's end.
         on_error: hears in which session there was which error, refusals included; the watch's own with a blank id. Logged by
             default.
 
@@ -103,7 +121,7 @@ def serve(
         Dispose it, and the agent leaves all sessions.
     """
 
-    def take_part(metadata: core_pb2.SessionMetadata, events: Stream[Accepted]) -> Observable[Ack]:
+    def take_part(metadata: core_pb2.SessionMetadata, events: SessionStream) -> Observable[Ack]:
         session = Session.of(client, metadata)
         report = session.log_error if on_error is None else partial(on_error, metadata.session_id)
 
@@ -111,8 +129,12 @@ def serve(
             report(error)
             return rx.empty()
 
+        def forget() -> None:
+            if memory is not None:
+                memory.forget(metadata.session_id)
+
         try:
-            return session.spoken(agent, events, report).pipe(ops.catch(ended))
+            return session.spoken(agent, events, report, memory=memory, on_end=forget).pipe(ops.catch(ended))
         except Exception as error:  # the agent has not even begun
             return ended(error, rx.empty())
 

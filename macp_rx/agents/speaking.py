@@ -25,8 +25,9 @@ from macp_rx.operators.map_async import Closable
 from macp_rx.operators.states import Rules
 from macp_rx.protocol.messages import Accepted, Message
 from macp_rx.protocol.policy import Policy
-from macp_rx.session import Agent, said_by
+from macp_rx.session import Agent
 from macp_rx.streams.stream import Demand, Stream
+from macp_rx.taking_part import said_by
 
 __all__ = ["CONCURRENCY", "Answer", "Then", "from_start", "log_fallback", "merge", "on", "on_state", "opening"]
 

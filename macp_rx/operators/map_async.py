@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from datetime import timedelta
 from functools import partial
 from inspect import isawaitable
-from typing import Protocol, TypeVar, overload, runtime_checkable
+from typing import Final, Protocol, TypeVar, overload, runtime_checkable
 
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable
@@ -17,7 +18,7 @@ from macp_rx.errors import MacpOverflowError, MacpSessionError, MacpTimeoutError
 from macp_rx.operators.lift import lift, on_clock, seconds_of
 from macp_rx.streams.stream import tell_raised
 
-__all__ = ["Closable", "map_async"]
+__all__ = ["LIMIT", "Closable", "Limit", "map_async"]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -134,7 +135,7 @@ def map_async(
                 if not isawaitable(made):
                     give(made)
                     return
-                task = clock.loop.create_task(_within(limit, made))
+                task = clock.loop.create_task(Limit(limit).on(made))
                 running[task] = item, made
                 task.add_done_callback(done)
 
@@ -211,12 +212,38 @@ def map_async(
     return operator
 
 
-async def _within(seconds: float | None, call: Awaitable[B]) -> B:
-    limit = asyncio.timeout(seconds)
-    try:
-        async with limit:
-            return await call
-    except TimeoutError as error:
-        if limit.expired():
-            raise MacpTimeoutError(f"no answer within {seconds:g} s") from error
-        raise
+class Limit:
+    """How long a call may take; None is as long as it likes.
+
+    Args:
+        seconds: how long.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._timeout: asyncio.Timeout | None = None
+
+    def exceeded(self) -> MacpTimeoutError | None:
+        """What the call has failed with, if that is why it was cancelled."""
+        late = self._timeout is not None and self._timeout.expired()
+        return MacpTimeoutError(f"no answer within {self._seconds:g} s") if late else None
+
+    async def on(self, call: Awaitable[B]) -> B:
+        """Awaits a call for so long.
+
+        Raises:
+            MacpTimeoutError: it took longer.
+        """
+        LIMIT.set(self)  # this is the first step of the call's own task, so of its own context
+        try:
+            async with asyncio.timeout(self._seconds) as self._timeout:
+                return await call
+        except TimeoutError as error:
+            late = self.exceeded()
+            if late is not None:
+                raise late from error
+            raise
+
+
+LIMIT: Final[ContextVar[Limit | None]] = ContextVar("macp_rx: the limit of the call that runs", default=None)
+"""So that a call which is cancelled can tell that it took too long from that nobody needs it any more."""

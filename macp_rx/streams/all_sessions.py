@@ -16,7 +16,7 @@ from macp_rx.errors import MacpSessionError, MacpStreamError, MacpTransportError
 from macp_rx.protocol.messages import Accepted
 from macp_rx.streams.ends import TERMINAL, Ends
 from macp_rx.streams.retry import RECONNECT, RetryPolicy
-from macp_rx.streams.session import session_events
+from macp_rx.streams.session import SessionStream, session_events
 from macp_rx.streams.source import cold, kept_watching
 from macp_rx.streams.stream import Demand, Stream, tell_raised
 from macp_rx.transport.auth import AuthConfig
@@ -32,7 +32,7 @@ _log = logging.getLogger("macp_rx.streams")
 Where = Callable[[core_pb2.SessionMetadata], bool]
 """Whether a session is wanted, by what the runtime tells of it when it appears."""
 
-Project = Callable[[core_pb2.SessionMetadata, Stream[Accepted]], Observable[T]]
+Project = Callable[[core_pb2.SessionMetadata, SessionStream], Observable[T]]
 """What is made of a session."""
 
 CREATED: Final = core_pb2.SessionLifecycleEvent.EVENT_TYPE_CREATED
@@ -209,7 +209,7 @@ class _Following(Generic[T]):
 
     # Its sessions.
 
-    def _events(self, session_id: str) -> Stream[Accepted]:
+    def _events(self, session_id: str) -> SessionStream:
         reading = self._reading
         return session_events(
             reading.shared, session_id, 0, auth=reading.auth, ends=reading.ends, on_gap="continue", retry=reading.retry

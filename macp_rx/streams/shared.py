@@ -11,8 +11,10 @@ from reactivex.disposable import SerialDisposable
 
 from macp_rx.clock import Clock
 from macp_rx.protocol.messages import Accepted
+from macp_rx.streams.session import SessionStream
 from macp_rx.streams.source import cold
-from macp_rx.streams.stream import Demand, OneOfMany, Stream, tell_raised
+from macp_rx.streams.status import Connection, Status, Statuses
+from macp_rx.streams.stream import Demand, OneOfMany, tell_raised
 from macp_rx.transport.base import subscribed_by
 from macp_rx.transport.shared import SharedTransport
 
@@ -21,7 +23,7 @@ __all__ = ["WINDOW", "Shared"]
 WINDOW: Final = 256
 """How many envelopes the call's subscribers share; whoever is farther behind gets a catch-up call of its own."""
 
-Open = Callable[[int], Stream[Accepted]]
+Open = Callable[[int], SessionStream]
 """A session's stream from behind a sequence."""
 
 
@@ -45,20 +47,24 @@ class Shared:
         self._what = what
         self._call: _SharedCall | None = None
 
-    def stream(self, after_sequence: int = 0) -> Stream[Accepted]:
+    def stream(self, after_sequence: int = 0) -> SessionStream:
         """What is shared, from behind a sequence on: each subscriber has it all, in order, once.
+
+        Its status tells when this subscriber has caught up, and what happens to the call that all share.
 
         subscribed  ^---!
         subscribed  --^----
         live calls  1-------
         """
 
+        statuses = Statuses(self._clock)
+
         def start(observer: abc.ObserverBase[Accepted]) -> _Subscriber:
-            subscriber = _Subscriber(self._joined(), observer, after_sequence)
+            subscriber = _Subscriber(self._joined(), observer, after_sequence, statuses)
             subscriber.start()
             return subscriber
 
-        return Stream(cold(self._shared, start, self._what), self._clock, can_wait=True)
+        return SessionStream(cold(self._shared, start, self._what), self._shared.transport, statuses)
 
     def _joined(self) -> _SharedCall:
         if self._call is None or self._call.ended:
@@ -73,6 +79,7 @@ class _SharedCall(abc.ObserverBase[Accepted]):
         self.window: deque[Accepted] = deque(maxlen=WINDOW)
         self.head = -1
         self.ended = False
+        self.caught_up = False
         self.error: Exception | None = None
         self.history = history
         self.clock = clock
@@ -88,7 +95,9 @@ class _SharedCall(abc.ObserverBase[Accepted]):
         if self.head < 0:
             self.head = after
             with subscribed_by(self._together):
-                self._subscription.disposable = self._live(after).subscribe(self, scheduler=self._demand)
+                live = self._live(after)
+                live.status.subscribe(self._happened)
+                self._subscription.disposable = live.subscribe(self, scheduler=self._demand)
         else:
             self._weigh()
 
@@ -112,6 +121,11 @@ class _SharedCall(abc.ObserverBase[Accepted]):
         else:
             self._demand.resume()
 
+    def _happened(self, status: Status) -> None:
+        self.caught_up = status.connection is Connection.CAUGHT_UP
+        for subscriber in tuple(self._subscribers):
+            subscriber.happened(status)
+
     def on_next(self, value: Accepted) -> None:
         self.window.append(value)
         self.head = value.sequence
@@ -131,11 +145,12 @@ class _SharedCall(abc.ObserverBase[Accepted]):
 class _Subscriber:
     """One subscriber's place in what is shared."""
 
-    def __init__(self, call: _SharedCall, observer: abc.ObserverBase[Accepted], after: int) -> None:
+    def __init__(self, call: _SharedCall, observer: abc.ObserverBase[Accepted], after: int, statuses: Statuses) -> None:
         self._call = call
         self._observer = OneOfMany(observer, call.clock)
         self._sequence = after
-        self._paused = self._over = False
+        self._statuses = statuses
+        self._paused = self._over = self._told = False
         self._catching_up: SerialDisposable | None = None
         self._demand = Demand(call.clock)
 
@@ -173,12 +188,22 @@ class _Subscriber:
         else:
             self.advance()
 
+    def happened(self, status: Status) -> None:
+        """Something happened to the shared call; that it has caught up, this subscriber tells when it has, too."""
+        if status.connection is Connection.CAUGHT_UP:
+            self.advance()
+        else:
+            self._statuses.tell(status)
+
     def advance(self) -> None:
         """Takes from the window what it can; what is no longer there comes by a call of its own."""
         call = self._call
         while not (self._over or self._paused or self._catching_up):
             wanted = self._sequence + 1
             if wanted > call.head:
+                if call.caught_up and not self._told:
+                    self._told = True
+                    self._statuses.tell(Status(Connection.CAUGHT_UP, self._sequence))
                 self._end_if_over()
                 return
             window = call.window

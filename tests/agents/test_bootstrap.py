@@ -287,6 +287,20 @@ class TestRunning:
         assert (first.intent, proposal.option) == ("choose", "canary")
         assert proposal.proposal_id == f"{members['session_id']}-kickoff"
 
+    def test_an_initiator_that_is_started_again_opens_nothing_twice(
+        self, write: Write, members: dict[str, Any]
+    ) -> None:
+        kickoff = {"message_type": "Proposal", "payload": {"option": "canary"}}
+        path = write(**members, **initiating({"intent": "choose", "participants": ["alice"]}, kickoff=kickoff))
+        agent = agents.merge(agents.voter(lambda _: "APPROVE"), agents.majority_committer(action="rollout.approved"))
+        outcomes = []
+        for _ in range(2):
+            with agents.from_bootstrap(path) as made, agents.Memory(":memory:") as memory:
+                outcomes.append(made.run(agent, memory=memory))
+                history = list(made.session.client.history(made.session.session_id))
+        assert [one.message_type for one in history] == ["SessionStart", "Proposal", "Vote", "Commitment"]
+        assert outcomes[0] == outcomes[1]
+
     def test_a_participant_joins_a_session_of_any_mode(
         self, write: Write, members: dict[str, Any], connect: Connect
     ) -> None:

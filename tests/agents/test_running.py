@@ -7,14 +7,15 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import reactivex as rx
 from macp.modes.decision.v1.decision_pb2 import ProposalPayload, VotePayload
 from macp.v1 import core_pb2
-from reactivex import Observable
+from macp.v1.envelope_pb2 import Ack
+from reactivex import Observable, abc
 from reactivex import operators as ops
 
 from macp_rx import (
@@ -70,23 +71,28 @@ class TestIds:
         session = started(client)
         session.propose("p1", "canary")
         alice = session.acting_as("alice")
-        agent = agents.merge(agents.evaluator(lambda _: agents.Evaluation("APPROVE", 1)), VOTER)
+        objecting = agents.on(ProposalPayload).say(lambda _: decision.raise_objection("p1", reason="once more"))
+        agent = agents.merge(agents.evaluator(lambda _: agents.Evaluation("APPROVE", 1)), objecting)
         refused = Recorder()
-        for duplicate in (False, True, True):
-            acks = alice.spoken(agent, alice.events, refused.on_next).pipe(ops.take(2), ops.to_list()).run()
-            assert [ack.duplicate for ack in acks] == [duplicate] * 2
+
+        def acks(agent: Agent, how_many: int) -> list[Ack]:
+            return alice.spoken(agent, alice.events, refused.on_next).pipe(ops.take(how_many), ops.to_list()).run()
+
+        assert [ack.duplicate for ack in acks(agent, 2)] == [False, False]
+        (ack,) = acks(agents.merge(agent, VOTER), 1)  # the first thing that it sends
+        assert not ack.duplicate
         assert refused.items == []
-        assert kinds(session) == ["SessionStart", "Proposal", "Evaluation", "Vote"]
+        assert kinds(session) == ["SessionStart", "Proposal", "Evaluation", "Objection", "Vote"]
 
     def test_the_nth_repetition_has_an_id_of_its_own(self, client: MacpClient) -> None:
         session = MultiRoundSession(client)
         session.start(intent="same again", participants=["alice", "bob"], ttl_ms=60_000)
         alice = session.acting_as("alice")
         one, two = multi_round.contribute("1"), multi_round.contribute("2")
-        for duplicate in (False, True):
+        for sent in (3, 0):
             spoken = alice.spoken(says(one, two, one), alice.events, lambda _: None)
             acks = spoken.pipe(ops.to_list()).run()
-            assert [ack.duplicate for ack in acks] == [duplicate] * 3
+            assert [ack.duplicate for ack in acks] == [False] * sent
         contributions = [one for one in history(session) if one.message_type == "Contribute"]
         assert len({one.message_id for one in contributions}) == 3
         assert session.state().contributions["alice"] == "1"
@@ -94,7 +100,8 @@ class TestIds:
     def test_each_subscription_counts_for_itself(self, client: MacpClient) -> None:
         session = started(client, "chair")
         spoken = session.spoken(says(decision.propose("p1", "canary")), session.events, lambda _: None)
-        assert [spoken.run().duplicate, spoken.run().duplicate] == [False, True]
+        acks = spoken.pipe(ops.to_list())
+        assert [len(acks.run()), len(acks.run())] == [1, 0]
 
     def test_they_are_the_session_s_the_agent_s_and_the_message_s_own(self, client: MacpClient) -> None:
         ids = set[str]()
@@ -299,9 +306,9 @@ class TestPanel:
         spoken: list[AuthConfig | None] = []
 
         class Noted(DecisionSession):
-            def join(self, agent: Agent, *, on_error: Callable[[Exception], None] | None = None) -> Any:
+            def join(self, agent: Agent, **options: Any) -> Any:
                 spoken.append(self.client.auth)
-                return super().join(agent, on_error=on_error)
+                return super().join(agent, **options)
 
         noted = Noted(owner, session.session_id)
         assert agents.run(noted, self.panel()).positive
@@ -393,6 +400,49 @@ class TestServe:
         for session in (first, second):
             assert session.events.pipe(ops.take(3), ops.to_list()).run()[-1].sender == alice
         served.dispose()
+
+    def test_started_again_it_goes_on_where_it_was_and_forgets_what_has_ended(
+        self, connect: Connect, names: tuple[str, str, str], tmp_path: Path
+    ) -> None:
+        """Each session that has not ended, also one that it has not heard of before."""
+        chair, alice, _bob = names
+        client = connect(chair)
+        asked = Recorder()
+
+        @agents.remembered
+        def decide(proposal: Accepted[ProposalPayload]) -> str:
+            asked.on_next(proposal.session_id)
+            return "APPROVE"
+
+        def agent(events: Observable[Accepted]) -> Observable[Message]:
+            return agents.merge(agents.voter(decide), agents.on(VotePayload).say(lambda _: REFUSED))(events)
+
+        path, refused = tmp_path / "alice.sqlite", Recorder()
+        sessions = [started(client, *names) for _ in range(2)]
+
+        def served(memory: agents.Memory) -> abc.DisposableBase:
+            return agents.serve(
+                connect(alice), agent, mode=DECISION, memory=memory, on_error=lambda _, e: refused.on_next(e)
+            )
+
+        with agents.Memory(path) as memory:
+            serving = served(memory)
+            for session in sessions:
+                session.propose("p1", "canary")
+            refused.wait_for(2)
+            serving.dispose()
+        sessions.append(started(client, *names))
+        sessions[-1].propose("p1", "canary")
+        with agents.Memory(path) as memory:
+            serving = served(memory)
+            refused.wait_for(3)
+            assert sorted(map(str, asked.items)) == sorted(session.session_id for session in sessions)
+            for session in sessions:
+                assert kinds(session) == ["SessionStart", "Proposal", "Vote"]
+                assert list(memory.kept(session.session_id, alice)) != []
+                commits(session)
+                wait_until(client.clock, lambda session=session: not list(memory.kept(session.session_id, alice)))  # type: ignore[misc]
+            serving.dispose()
 
     def test_each_session_has_a_state_of_its_own(self, connect: Connect, names: tuple[str, str, str]) -> None:
         """The committer of one session must not count the votes of another."""
