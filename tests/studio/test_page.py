@@ -69,7 +69,7 @@ def test_a_session_appears_with_its_lanes_tally_and_end(studio: Studio, chair: M
     session.acting_as("bob").vote("p1", "REJECT")
     expect(marks(page)).to_have_count(4)
     expect(page.locator(".names-of-lanes li")).to_have_text(["chairinitiator", "alice", "bob"])
-    expect(page.locator(".lanes text.small.muted", has_text="p1 reject")).to_be_visible()
+    expect(page.locator(".lanes text.small.muted", has_text="p1: reject")).to_be_visible()
     expect(page.get_by_role("heading", name="Where it stands: voting")).to_be_visible()
     expect(page.get_by_text("1 approve, 1 reject, 0 abstain")).to_be_visible()
     expect(page.locator(".left-time")).to_contain_text("until the deadline")
@@ -86,7 +86,7 @@ def test_a_vote_is_there_within_a_second(studio: Studio, chair: MacpClient, open
     session.propose("p1", "canary")
     chosen(page, session.session_id)
     expect(marks(page)).to_have_count(2)
-    page.evaluate(NOTES_WHEN, "p1 approve")
+    page.evaluate(NOTES_WHEN, "p1: approve")
     sent = time.time() * 1000
     session.acting_as("alice").vote("p1", "APPROVE")
     assert page.evaluate("() => window.noted") - sent < 1000
