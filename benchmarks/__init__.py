@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Row", "against", "cpu_rounds", "interval", "ratio", "wait_for"]
+__all__ = ["Row", "against", "interval", "ratio", "timed", "wait_for"]
 
 PATIENCE = 120.0
 """Seconds after which a benchmark that waits has failed, not measured."""
@@ -44,8 +44,10 @@ class Row:
     spread: tuple[float, float] | None = None
 
 
-def cpu_rounds(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of this process for each contestant, per round, in an order that changes from round to round."""
+def timed(
+    contestants: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.process_time
+) -> dict[str, list[float]]:
+    """CPU seconds of this process, or what another clock counts: per contestant and round, in changing order."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for contestant in contestants.values():
         contestant()  # warm: imports, code paths, connections of the server
@@ -54,9 +56,9 @@ def cpu_rounds(contestants: Mapping[str, Callable[[], object]], rounds: int) -> 
     for _ in range(rounds):
         shuffle(order)
         for name in order:
-            began = time.process_time()
+            began = clock()
             contestants[name]()
-            seconds[name].append(time.process_time() - began)
+            seconds[name].append(clock() - began)
     return seconds
 
 
@@ -80,7 +82,7 @@ def against(
         show: writes a figure with its unit.
     """
     times = ratio(ours, peer)
-    bar, holds = ("", None) if most is None else (f"≤ {most:g}x", times <= most)
+    bar, holds = ("", None) if most is None else (f"≤ {most:.3g}x", times <= most)
     shown = show(statistics.median(ours)), show(statistics.median(peer))
     return Row(what, *shown, peer_name, times, bar, holds, interval(_ratios(ours, peer)))
 

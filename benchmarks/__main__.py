@@ -19,6 +19,7 @@ from benchmarks import (
     reading,
     reliability,
     runtime,
+    scale,
     served,
     simulation,
     unary,
@@ -36,6 +37,7 @@ SUITES: dict[str, Callable[[int], Iterable[Row]]] = {
     "served": served.rows,
     "reliability": reliability.rows,
     "simulation": simulation.rows,
+    "scale": scale.rows,
 }
 
 BEGIN, END = "<!-- table -->", "<!-- /table -->"

@@ -11,7 +11,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 from reactivex.scheduler import EventLoopScheduler
 
-from benchmarks import Row, cpu_rounds, ratio, wait_for
+from benchmarks import Row, ratio, timed, wait_for
 from macp_rx import operators as mo
 
 __all__ = ["rows"]
@@ -22,7 +22,7 @@ Hop = Callable[[EventLoopScheduler], Callable[[Observable[int]], Observable[int]
 
 def rows(rounds: int) -> Iterable[Row]:
     """CPU that a hop adds to each item."""
-    seconds = cpu_rounds(
+    seconds = timed(
         {
             "none": lambda: _through(lambda thread: lambda source: source),
             "ours": lambda: _through(lambda thread: mo.deliver_on(thread, buffer=ITEMS, overflow="error")),

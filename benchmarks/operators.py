@@ -19,7 +19,7 @@ from macp.v1.envelope_pb2 import Envelope
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 
-from benchmarks import Row, cpu_rounds
+from benchmarks import Row, timed
 from macp_rx import Accepted, Stream
 from macp_rx import operators as mo
 from macp_rx.clock import VirtualClock
@@ -39,7 +39,7 @@ STATES = 2_000
 
 def rows(rounds: int) -> Iterable[Row]:
     """Each vote is of another agent, on one proposal, and is decoded once by whoever looks at it."""
-    seconds = cpu_rounds({"bare": _bare, "ours": _tally_and_majority, "tally": lambda: _tally(VOTES)}, rounds)
+    seconds = timed({"bare": _bare, "ours": _tally_and_majority, "tally": lambda: _tally(VOTES)}, rounds)
     beyond = [(ours - bare) / VOTES for ours, bare in zip(seconds["ours"], seconds["bare"], strict=True)]
     each = statistics.median(beyond) * 1e6
     bare = statistics.median(seconds["bare"]) / VOTES * 1e6
@@ -47,7 +47,7 @@ def rows(rounds: int) -> Iterable[Row]:
     yield Row(what, f"{each:.2f} us", f"{bare:.2f} us", "bare loop, in all", None, "≤ 3 us", each <= 3)
     whole = statistics.median(seconds["tally"]) * 1e3
     yield Row(f"votes, tally of {VOTES}, told after each", f"{whole:.0f} ms", "", "none", None, "< 200 ms", whole < 200)
-    few = cpu_rounds({"ours": lambda: _tally(FEW), "sdk": _sdk}, max(3, rounds // 5))
+    few = timed({"ours": lambda: _tally(FEW), "sdk": _sdk}, max(3, rounds // 5))
     ours, sdk = (statistics.median(few[name]) * 1e3 for name in ("ours", "sdk"))
     what = f"votes, tally of {FEW}, told after each"
     yield Row(what, f"{ours:.1f} ms", f"{sdk:.1f} ms", "macp-sdk-python", ours / sdk, "≤ 1x", ours <= sdk)

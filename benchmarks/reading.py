@@ -15,7 +15,7 @@ from macp.v1 import core_pb2, core_pb2_grpc
 from reactivex import operators as ops
 from reactivex.scheduler import EventLoopScheduler
 
-from benchmarks import Row, against, cpu_rounds, wait_for
+from benchmarks import Row, against, timed, wait_for
 from benchmarks.server import METADATA, connect, running_server, sdk_stream, session_with
 from macp_rx import Accepted, DecisionSession, MacpClient, Stream
 from macp_rx import operators as mo
@@ -31,7 +31,7 @@ def rows(rounds: int) -> Iterable[Row]:
     with running_server() as target:
         session_id = session_with(target, ENVELOPES)
         _check(target, session_id)
-        seconds = cpu_rounds(
+        seconds = timed(
             {
                 "bare": lambda: asyncio.run(_bare(target, session_id)),
                 "again": lambda: asyncio.run(_bare(target, session_id)),

@@ -12,7 +12,7 @@ from macp.v1 import core_pb2, core_pb2_grpc
 from macp.v1.envelope_pb2 import Ack, Envelope
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
-from benchmarks import Row, against, cpu_rounds, wait_for
+from benchmarks import Row, against, timed, wait_for
 from benchmarks.server import AGENT, METADATA, connect, running_server
 
 __all__ = ["rows"]
@@ -25,7 +25,7 @@ def rows(rounds: int) -> Iterable[Row]:
     """CPU per send: awaited on the user's loop, and subscribed on the shared I/O thread, against bare grpc.aio."""
     envelopes = [_progress() for _ in range(SENDS)]
     with running_server() as target:
-        seconds = cpu_rounds(
+        seconds = timed(
             {
                 "bare": lambda: asyncio.run(_bare(target, envelopes)),
                 "awaited": lambda: asyncio.run(_awaited(target, envelopes)),

@@ -18,7 +18,6 @@ from typing import Any, Final, TypeVar, cast
 from google.protobuf import symbol_database
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Protobuf
-from immutables import Map
 from macp.v1.envelope_pb2 import Envelope
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable
@@ -27,6 +26,7 @@ from macp_rx.clock import VirtualClock
 from macp_rx.errors import MacpSessionError
 from macp_rx.marbles import FRAME, Mark, draw, finest, parse
 from macp_rx.protocol import canonical
+from macp_rx.protocol.map import Map
 from macp_rx.protocol.messages import Accepted
 
 __all__ = ["Completed", "Event", "Failed", "Next", "Notification", "Recorder", "Span", "Timeline", "exactly_equal"]

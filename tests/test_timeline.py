@@ -8,7 +8,6 @@ import pytest
 import reactivex as rx
 from hypothesis import given
 from hypothesis import strategies as st
-from immutables import Map
 from macp.modes.decision.v1.decision_pb2 import VotePayload
 from macp.v1.envelope_pb2 import Ack, Envelope, MACPError
 from reactivex import operators as ops
@@ -27,6 +26,7 @@ from macp_rx import (
 )
 from macp_rx import operators as mo
 from macp_rx.clock import VirtualClock
+from macp_rx.protocol.map import Map
 from macp_rx.protocol.modes import decision
 from macp_rx.timeline import Completed, Event, Failed, Next, Recorder, Span, Timeline, exactly_equal
 

@@ -59,7 +59,15 @@ def _decider(
     def word(about: Accepted[P], decided: D | Message[Any] | None) -> Answer:
         if decided is None:
             return None
-        return decided if isinstance(decided, Message) else say(subject(about.payload), decided)  # pyright: ignore[reportUnknownVariableType]
+        if isinstance(decided, Message):
+            return decided  # pyright: ignore[reportUnknownVariableType]
+        try:
+            return say(subject(about.payload), decided)
+        except TypeError as error:  # protobuf says "bad argument type for built-in operation"
+            named = getattr(decide, "__qualname__", repr(decide))
+            raise MacpSessionError(
+                f"{named} answered {decided!r}: that is no decision, no Message and not None"
+            ) from error
 
     def answer(about: Accepted[P]) -> Answer | Awaitable[Answer]:
         decided = decide(about)

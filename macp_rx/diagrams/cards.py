@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from google.protobuf.message import Message as Protobuf
-from immutables import Map
 
 from macp_rx.diagrams.lanes import draw_symbol
 from macp_rx.diagrams.picture import Picture, Svg, add, clean, shorten, width_of, write
@@ -16,6 +15,7 @@ from macp_rx.diagrams.symbols import Symbol, symbol_of
 from macp_rx.diagrams.theme import Theme
 from macp_rx.operators import Count, Tally, Undecided, Verdict
 from macp_rx.protocol.link import Link
+from macp_rx.protocol.map import Map
 from macp_rx.protocol.modes.projection import Projection
 from macp_rx.session import SessionVerbs
 from macp_rx.simulation import Simulation, Summary, Sweep

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from immutables import Map
 from macp.modes.decision.v1.decision_pb2 import VotePayload
 from reactivex import Observable, abc
 
 from macp_rx.operators.lift import each
+from macp_rx.protocol.map import Map
 from macp_rx.protocol.messages import Accepted
 
 __all__ = ["Count", "Tally", "tally"]

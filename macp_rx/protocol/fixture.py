@@ -10,7 +10,6 @@ from typing import Any, Final, Self, TypeGuard, cast
 from google.protobuf import symbol_database
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message as Protobuf
-from immutables import Map
 from macp.v1.core_pb2 import CommitmentPayload, SessionStartPayload
 from macp.v1.envelope_pb2 import Envelope
 from macp.v1.policy_pb2 import PolicyDescriptor
@@ -18,6 +17,7 @@ from macp.v1.policy_pb2 import PolicyDescriptor
 from macp_rx.errors import MacpRefusedError, MacpSessionError
 from macp_rx.protocol import jcs, lifecycle
 from macp_rx.protocol.lifecycle import Entry
+from macp_rx.protocol.map import Map
 from macp_rx.protocol.messages import MACP_VERSION, Message
 from macp_rx.protocol.modes import MODES
 from macp_rx.protocol.policy import BUILT_IN, policy_from

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
-from immutables import Map
 from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import Envelope, SessionState
 
@@ -20,6 +19,7 @@ from macp_rx.errors import MacpRefusedError, MacpSessionError
 from macp_rx.protocol.binding import Binding, Instant
 from macp_rx.protocol.commitment import may_commit
 from macp_rx.protocol.link import Link
+from macp_rx.protocol.map import Map
 from macp_rx.protocol.messages import HANDOFF, MACP_VERSION, MULTI_ROUND
 from macp_rx.protocol.modes import Registered, handoff, multi_round
 from macp_rx.protocol.modes.passthrough import Passthrough

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self, cast
 
-from immutables import Map
 from macp.v1.core_pb2 import Root, SessionStartPayload
 
 from macp_rx.errors import MacpSessionError
 from macp_rx.protocol import jcs
 from macp_rx.protocol.canonical import from_json, to_json
+from macp_rx.protocol.map import Map
 from macp_rx.protocol.messages import MULTI_ROUND, STANDARD_MODES, Message
 from macp_rx.protocol.validation import validate_required_field, validate_session_start, validate_ttl_ms
 

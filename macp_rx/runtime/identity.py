@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, cast
 
-from immutables import Map
 from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.errors import MacpRefusedError, MacpSessionError
+from macp_rx.protocol.map import Map
 
 __all__ = ["Identify", "Identity", "Rates", "dev_identity", "static_tokens"]
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from google.protobuf.message import Message as Protobuf
-from immutables import Map
 from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.errors import MacpRefusedError
 from macp_rx.protocol.lifecycle import Entry, Session
+from macp_rx.protocol.map import Map
 from macp_rx.protocol.modes import MODES, Registered
 from macp_rx.protocol.policy import BUILT_IN, Policy
 from macp_rx.protocol.receipt import ReceiptSigner, public_jwks

@@ -94,7 +94,9 @@ class Simulation:
         return digest.hexdigest()
 
     def __str__(self) -> str:
-        return f"{self.outcome.state} after {self.seconds:g} s, {len(self.accepted)} accepted, {len(self.refusals)} refused"
+        happened = f"{len(self.accepted)} accepted, {len(self.refusals)} refused"
+        ended = "".join(f"; {name} ended with {error!r}" for name, error in self.errors.items())
+        return f"{self.outcome.state} after {self.seconds:g} s, {happened}{ended}"
 
 
 def simulate(

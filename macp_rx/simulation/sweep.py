@@ -12,7 +12,7 @@ import signal
 import statistics
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -27,6 +27,7 @@ from macp_rx.simulation.chance import Chance
 from macp_rx.simulation.run import Simulation
 
 if TYPE_CHECKING:
+    from distributed import Client
     from pandas import DataFrame
 
 __all__ = ["Record", "Summary", "Sweep", "sweep"]
@@ -220,9 +221,10 @@ def sweep(
     seeds: int | Iterable[int] = 100,
     measure: Callable[[Simulation], Mapping[str, object]] | None = None,
     workers: int | None = None,
+    on: Client | None = None,
     progress: bool = True,
 ) -> Sweep:
-    """Runs every combination of settings with every seed, on all cores; the same records on any number of them.
+    """Runs every combination of settings with every seed, on all cores or on a cluster; the same records wherever it runs.
 
         def rollout(policy: str, *, seed: int) -> Simulation: ...
 
@@ -238,20 +240,29 @@ def sweep(
         seeds: which; a number of them stands for 0 and on.
         measure: what else to note of a run.
         workers: processes; as many as there are cores by default, 1 runs here.
+        on: a Dask cluster to run on instead (``pip install 'macp-rx[dask]'``). Its workers need this package. A worker that is
+            lost has its runs done by others; one that comes gets its share.
         progress: show a bar, where there is a terminal, or a notebook that has ipywidgets.
 
     Raises:
         MacpSessionError: a run failed, and with which settings; or it cannot be sent to a worker; or there is nothing to run.
     """
     plan = _Plan(settings or {}, range(seeds) if isinstance(seeds, int) else tuple(seeds))
-    workers = _cores() if workers is None else workers
+    if on is not None and workers is not None:
+        raise MacpSessionError("a cluster has the workers it has: name workers= or on=, not both")
+    workers = _threads_of(on) if on is not None else _cores() if workers is None else workers
     if workers < 1:
         raise MacpSessionError(f"a sweep has at least 1 worker, not {workers}")
     batches = plan.batches(max(1, min(BATCH, len(plan) // (workers * AHEAD))))
     records: list[Record] = []
     with _bar(progress) as bar:
         task = bar.add_task("simulating", total=len(plan))
-        played = _here(run, measure, batches) if workers == 1 else _in_workers(run, measure, batches, workers)
+        if on is not None:
+            played = _on_cluster(run, measure, batches, on)
+        elif workers > 1:
+            played = _in_processes(run, measure, batches, workers)
+        else:
+            played = _here(run, measure, batches)
         for batch in played:
             records.extend(batch)
             bar.advance(task, len(batch))
@@ -334,29 +345,46 @@ def _here(run: Run, measure: Measure, batches: Iterable[Batch]) -> Iterator[list
 # In other processes.
 
 
-def _in_workers(run: Run, measure: Measure, batches: Iterator[Batch], workers: int) -> Iterator[list[Record]]:
-    pickler = _pickler(run, measure)
-    what = _sent(pickler, (run, measure), run)
+def _in_processes(run: Run, measure: Measure, batches: Iterator[Batch], workers: int) -> Iterator[list[Record]]:
     fresh = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(fresh)
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_work) as pool:
-        under_way: deque[tuple[Batch, Future[list[Record]]]] = deque()
-        try:
-            while True:
-                with _uninterrupted():
-                    for batch in itertools.islice(batches, workers * AHEAD - len(under_way)):
-                        under_way.append((batch, pool.submit(_play_sent, what, _sent(pickler, batch, run))))
-                if not under_way:
-                    return
-                batch, future = under_way.popleft()
-                # what came back by value is another object: a setting must be the one that was given, to be put together by
-                yield [
-                    replace(record, settings=settings)
-                    for (settings, _seed), record in zip(batch, future.result(), strict=True)
-                ]
-        except BaseException:  # Ctrl-C among it: what has not begun does not begin
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        yield from _spread(run, measure, batches, pool, lambda: workers)
+
+
+def _on_cluster(run: Run, measure: Measure, batches: Iterator[Batch], client: Any) -> Iterator[list[Record]]:
+    # without pure=False equal batches would be one; and two of a run that is no function of its seed, too
+    with client.get_executor(pure=False) as pool:
+        yield from _spread(run, measure, batches, pool, lambda: _threads_of(client))
+
+
+def _threads_of(client: Any) -> int:
+    """How many batches a cluster plays at a time; of one whose workers are still to come, one."""
+    return sum(client.nthreads().values()) or 1
+
+
+def _spread(
+    run: Run, measure: Measure, batches: Iterator[Batch], pool: Executor, workers: Callable[[], int]
+) -> Iterator[list[Record]]:
+    pickler = _pickler(run, measure)
+    what = _sent(pickler, (run, measure), run)
+    under_way: deque[tuple[Batch, Future[list[Record]]]] = deque()
+    try:
+        while True:
+            with _uninterrupted():
+                for batch in itertools.islice(batches, max(0, workers() * AHEAD - len(under_way))):
+                    under_way.append((batch, pool.submit(_play_sent, what, _sent(pickler, batch, run))))
+            if not under_way:
+                return
+            batch, future = under_way.popleft()
+            # what came back by value is another object: a setting must be the one that was given, to be put together by
+            yield [
+                replace(record, settings=settings)
+                for (settings, _seed), record in zip(batch, future.result(), strict=True)
+            ]
+    finally:  # Ctrl-C among it: what has not begun does not begin
+        for _batch, future in under_way:
+            future.cancel()
 
 
 @contextmanager
@@ -374,9 +402,6 @@ def _uninterrupted() -> Generator[None]:
 
 def _begin_work() -> None:
     gc.freeze()
-    gc.set_threshold(
-        50_000, 20, 100
-    )  # a run leaves cycles behind; to look for them less often is a fifth faster (measured)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that waits for us answers it
 
 
@@ -406,7 +431,14 @@ def _sent(pickler: Any, what: object, run: Run) -> bytes:
 
 def _play_sent(what: bytes, batch: bytes) -> list[Record]:
     run, measure = _received(what)
-    return [replace(record, settings={}) for record in _play(run, measure, pickle.loads(batch))]
+    before = gc.get_threshold()
+    gc.set_threshold(
+        50_000, 20, 100
+    )  # a run leaves cycles behind; to look for them less often is a fifth faster (measured)
+    try:
+        return [replace(record, settings={}) for record in _play(run, measure, pickle.loads(batch))]
+    finally:
+        gc.set_threshold(*before)
 
 
 _last: tuple[bytes, tuple[Run, Measure]] | None = None

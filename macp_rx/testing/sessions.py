@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, Final, TypeAlias, cast
 
 from google.protobuf.message import Message as Protobuf
-from immutables import Map
 from macp.v1.core_pb2 import CommitmentPayload, GetSessionResponse, SessionStartPayload
 from macp.v1.envelope_pb2 import Envelope, SessionState
 from macp.v1.policy_pb2 import PolicyDescriptor
@@ -20,6 +19,7 @@ from macp_rx.clock import VirtualClock
 from macp_rx.errors import GRPC_STATUS, MacpRefusedError, MacpSessionError, MacpTransportError
 from macp_rx.marbles import FRAME, written
 from macp_rx.protocol.fixture import Fixture, Step, envelope, payload_members
+from macp_rx.protocol.map import Map
 from macp_rx.protocol.messages import MULTI_ROUND, Accepted, Message
 from macp_rx.protocol.modes import handoff
 from macp_rx.protocol.start import SessionStart

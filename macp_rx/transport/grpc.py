@@ -377,7 +377,7 @@ class GrpcCall(Generic[Req, T]):
                 await self._send()
             # one response is read only after the one before was taken, so a consumer that makes us wait makes HTTP/2
             # flow control hold the server back
-            async for response in self._call:
+            async for response in await _responses(self._call):
                 began = monotonic()
                 on_next(response)
                 if monotonic() - began > BLOCKED:
@@ -453,6 +453,35 @@ class GrpcCall(Generic[Req, T]):
             pass  # the call has ended; the reader has its status and tells it
         finally:
             self._writing = False
+
+
+async def _responses(call: Any) -> AsyncIterator[Any]:
+    """As grpc.aio's own iteration, without its two coroutines, its generator and its guard around the decoder: 0.7 of 19 us a
+    message (measured). A call that is not grpc.aio's own, such as an intercepted one, is iterated as it is.
+    """
+    if not hasattr(call, "_cython_call"):
+        return aiter(call)
+    await call._preparation
+    return _Responses(call)
+
+
+class _Responses:
+    __slots__ = ("_call", "_parse", "_receive")
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._parse: Callable[[bytes], Any] = call._response_deserializer
+        self._receive = call._cython_call.receive_serialized_message
+
+    def __aiter__(self) -> _Responses:
+        return self
+
+    async def __anext__(self) -> Any:
+        serialized = await self._receive()
+        if serialized is grpc.aio.EOF:
+            await self._call._raise_for_status()
+            raise StopAsyncIteration
+        return self._parse(serialized)
 
 
 async def _write(call: Any, request: Protobuf) -> None:

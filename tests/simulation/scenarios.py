@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from macp_rx import Agent, SessionStart, agents
 from macp_rx.protocol.messages import DECISION
@@ -49,6 +51,14 @@ def broken(fails_at: int = 3, *, seed: int) -> Simulation:
 def fatal(*, seed: int) -> Simulation:
     """A run that takes its process with it."""
     os._exit(3)
+
+
+def dies_once(mark: Path, *, seed: int) -> Simulation:
+    """A run whose first process is killed in the middle of it, as by an operator or by the system when memory is short."""
+    if seed == 70 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return vote(seed=seed)
 
 
 def process(simulation: Simulation) -> dict[str, object]:

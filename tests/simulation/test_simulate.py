@@ -145,6 +145,14 @@ class TestWhatHappened:
     def test_in_a_line(self) -> None:
         assert str(vote(seed=1)) == "RESOLVED after 0 s, 8 accepted, 0 refused"
 
+    def test_in_a_line_that_tells_whose_agent_did_not_live_to_the_end(self) -> None:
+        undecided: Any = ("REJECT", "no")
+        start = SessionStart(mode=decision.MODE, intent="x", participants=["chair", "bob"], ttl_ms=60_000)
+        panel = {"chair": agents.opening(decision.propose("p1", "canary")), "bob": agents.voter(lambda _: undecided)}
+        line = str(simulate(panel, start))
+        assert line.startswith("EXPIRED after 60.001 s, 2 accepted, 0 refused; bob ended with MacpSessionError(")
+        assert "answered ('REJECT', 'no'): that is no decision, no Message and not None" in line
+
 
 class TestItIsAFunctionOfItsSeed:
     def test_it_uses_no_other_time_chance_or_thread(self) -> None:

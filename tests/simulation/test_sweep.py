@@ -8,18 +8,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dask
 import psutil
 import pytest
+from distributed import Client, LocalCluster
 
 from macp_rx import Accepted, MacpSessionError, agents
 from macp_rx.protocol.modes.decision import ProposalPayload
 from macp_rx.simulation import Exponential, LogNormal, Simulation, Sweep, simulate, sweep
-from tests.simulation.scenarios import PROPOSAL, START, broken, fatal, process, vote
+from tests.simulation.scenarios import PROPOSAL, START, broken, dies_once, fatal, process, vote
 
 ROOT = Path(__file__).parents[2]
 Decide = Callable[[Accepted[ProposalPayload]], str]
@@ -113,6 +116,45 @@ class TestRecords:
         assert pickle.loads(pickle.dumps(grid)) == grid
         assert grid[:3] == Sweep(grid[:3])
         assert grid[:3] != grid[:2]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Client]:
+    """Two workers in processes of their own, spawned, as Dask starts them."""
+    with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}),
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as workers,
+        Client(workers) as client,
+    ):
+        yield client
+
+
+class TestCluster:
+    def test_the_same_as_here(self, cluster: Client, grid: Sweep) -> None:
+        assert sweep(vote, GRID, seeds=5, on=cluster) == grid
+
+    def test_its_workers_do_it(self, cluster: Client) -> None:
+        found = sweep(vote, seeds=40, on=cluster, measure=process)
+        assert {record.measures["process"] for record in found} == set(cluster.run(os.getpid).values())
+
+    def test_any_function_goes_there(self, cluster: Client) -> None:
+        assert [record.state for record in sweep(lambda seed: vote(seed=seed), seeds=3, on=cluster)] == ["RESOLVED"] * 3
+
+    def test_a_run_that_fails_there_says_which_and_the_others_stop(self, cluster: Client) -> None:
+        with pytest.raises(MacpSessionError, match="fails_at=3, seed=3 failed"):
+            sweep(broken, {"fails_at": [3]}, seeds=500, on=cluster)
+        assert len(sweep(vote, seeds=3, on=cluster)) == 3
+
+    def test_a_worker_that_dies_has_its_runs_done_by_others(self, cluster: Client, tmp_path: Path) -> None:
+        found = sweep(dies_once, {"mark": [tmp_path / "dead"]}, seeds=200, on=cluster)
+        assert (tmp_path / "dead").exists()
+        assert list(found) == [
+            replace(record, settings=found[0].settings) for record in sweep(vote, seeds=200, workers=1)
+        ]
+
+    def test_it_has_the_workers_it_has(self, cluster: Client) -> None:
+        with pytest.raises(MacpSessionError, match="name workers= or on=, not both"):
+            sweep(vote, seeds=3, on=cluster, workers=2)
 
 
 class TestWorkers:

@@ -240,7 +240,7 @@ def test_a_stream_of_grpc_may_belong_to_a_client(made: str, no_thread_left: None
         heard.wait_for(1)
         assert [running.what for running in client.subscriptions] == ["a gRPC stream"] * 2
         client.close()
-        assert call.cancelled.is_set()
+        assert call.cancelled.wait(5)
         with pytest.raises(MacpClosedError):
             next(waiting)
         assert (heard.error, heard.completed, client.subscriptions) == (None, False, ())

@@ -9,7 +9,6 @@ from sys import intern
 from typing import Any, Final
 
 from google.protobuf.message import Message as Protobuf
-from immutables import Map
 from macp.modes.decision.v1.decision_pb2 import EvaluationPayload, ObjectionPayload, ProposalPayload, VotePayload
 from macp.v1.envelope_pb2 import Envelope
 
@@ -17,6 +16,7 @@ from macp_rx.errors import Denial, MacpSessionError
 from macp_rx.protocol.binding import Binding, Instant
 from macp_rx.protocol.commitment import commit, decode_commitment
 from macp_rx.protocol.link import Link
+from macp_rx.protocol.map import Map
 from macp_rx.protocol.messages import DECISION, Message
 from macp_rx.protocol.modes import rules
 from macp_rx.protocol.modes.projection import Projection

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from immutables import Map
 from macp.modes.handoff.v1.handoff_pb2 import (
     HandoffAcceptPayload,
     HandoffContextPayload,
@@ -19,6 +18,7 @@ from macp.v1.envelope_pb2 import Envelope
 from macp_rx.protocol.binding import Binding, Instant
 from macp_rx.protocol.commitment import commit, decode_commitment
 from macp_rx.protocol.link import Link
+from macp_rx.protocol.map import Map
 from macp_rx.protocol.messages import HANDOFF, MACP_VERSION, Message
 from macp_rx.protocol.modes import rules
 from macp_rx.protocol.modes.projection import Projection

@@ -8,13 +8,13 @@ from enum import StrEnum
 from typing import Final, cast
 
 from google.protobuf.message import DecodeError
-from immutables import Map
 from macp.modes.multi_round.v1.multi_round_pb2 import ContributePayload
 from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.errors import MacpSessionError
 from macp_rx.protocol.binding import Binding, Instant
 from macp_rx.protocol.commitment import commit, decode_commitment
+from macp_rx.protocol.map import Map
 from macp_rx.protocol.messages import MULTI_ROUND, Message
 from macp_rx.protocol.modes.projection import Projection
 from macp_rx.protocol.modes.rules import initiator_commits, need_roster

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from immutables import Map
 from macp.modes.quorum.v1.quorum_pb2 import AbstainPayload, ApprovalRequestPayload, ApprovePayload, RejectPayload
 from macp.v1.envelope_pb2 import Envelope
 
 from macp_rx.errors import Denial, MacpSessionError
 from macp_rx.protocol.binding import Binding, Instant
 from macp_rx.protocol.commitment import commit, decode_commitment
+from macp_rx.protocol.map import Map
 from macp_rx.protocol.messages import QUORUM, Message
 from macp_rx.protocol.modes import rules
 from macp_rx.protocol.modes.projection import Projection

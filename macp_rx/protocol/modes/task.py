@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from immutables import Map
 from macp.modes.task.v1.task_pb2 import (
     TaskAcceptPayload,
     TaskCompletePayload,
@@ -22,6 +21,7 @@ from macp_rx.errors import Denial, MacpSessionError
 from macp_rx.protocol.binding import Binding, Instant
 from macp_rx.protocol.commitment import commit, decode_commitment
 from macp_rx.protocol.link import Link
+from macp_rx.protocol.map import Map
 from macp_rx.protocol.messages import TASK, Message
 from macp_rx.protocol.modes import rules
 from macp_rx.protocol.modes.projection import Projection
