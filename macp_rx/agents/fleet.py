@@ -135,6 +135,7 @@ class Fleet(abc.DisposableBase):
         try:
             self._cluster.sync(self._begin)
         except BaseException:
+            self._cluster.sync(self._forget)
             self._watcher.close()
             raise
         sessions = self._watcher.each_session(self._serve, mode=mode, where=where)
@@ -334,6 +335,10 @@ class Fleet(abc.DisposableBase):
         self._wanted.clear()
         self._waiting.clear()
         await self._watcher.aclose()
+        await self._forget()
+
+    async def _forget(self) -> None:
+        """Lets the workers forget the fleet, and leave what it serves."""
         if self._cluster.status == "running":
             self._cluster.unsubscribe_topic(self._name)
             await self._cluster.unregister_worker_plugin(self._name)

@@ -54,7 +54,7 @@ def workers(count: int, **settings: Any) -> Iterator[Client]:
     """A cluster of so many workers, one process and one slot each."""
     with (
         dask.config.set({**quiet, **settings}),
-        LocalCluster(n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=count, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         yield client
@@ -62,9 +62,25 @@ def workers(count: int, **settings: Any) -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Client]:
-    with workers(2) as client:
-        client.wait_for_workers(2)
+    with workers(3) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def changing() -> Iterator[Client]:
+    """A cluster for tests that change it; it gives up a task whose worker has died once."""
+    with workers(2, **{"distributed.scheduler.allowed-failures": 0}) as client:
+        yield client
+
+
+def running(cluster: Client, count: int) -> list[str]:
+    """The workers, when so many are up."""
+
+    def status(dask_worker: Worker) -> str:
+        return str(dask_worker.status.name)
+
+    until(lambda: list(cluster.run(status, on_error="ignore").values()) == ["running"] * count)
+    return list(cluster.nthreads())
 
 
 @pytest.fixture
@@ -134,7 +150,7 @@ def history(session: DecisionSession) -> list[Accepted]:
 
 async def thinks(proposal: Accepted[ProposalPayload]) -> str:
     """As long as the session's id will have it: some are done soon, and some see all of the trouble."""
-    await asyncio.sleep(Random(proposal.session_id).random() * 8)
+    await asyncio.sleep(Random(proposal.session_id).random() * 5)
     return "APPROVE"
 
 
@@ -165,8 +181,8 @@ class TestServing:
         self, cluster: Client, target: str, chair: MacpClient
     ) -> None:
         with fleet_of(target, cluster) as fleet:
-            before = start(chair, 10)
-            assert set(loads(served(fleet, before)).values()) == {5}
+            before = start(chair, 12)
+            assert set(loads(served(fleet, before)).values()) == {4}
             assert set(loads(served(fleet, before))) == set(cluster.nthreads())
             for session in before:
                 propose_and_commit(session)
@@ -184,7 +200,7 @@ class TestServing:
             return threading.active_count()
 
         with fleet_of(target, cluster) as fleet:
-            served(fleet, start(chair, 2))
+            served(fleet, start(chair, 3))
             few = sum(cluster.run(threads).values())
             served(fleet, start(chair, 20))
             assert sum(cluster.run(threads).values()) == few
@@ -339,81 +355,73 @@ class TestLeaving:
 
 class TestWorkers:
     def test_one_that_is_retired_hands_over_and_one_that_is_added_takes_new_load(
-        self, target: str, chair: MacpClient
+        self, changing: Client, target: str, chair: MacpClient
     ) -> None:
-        with workers(2) as cluster, fleet_of(target, cluster) as fleet:
+        with fleet_of(target, changing) as fleet:
             sessions = start(chair, 12)
             before = served(fleet, sessions)
-            leaving, staying = loads(before)
-            cluster.retire_workers([leaving])
-            until(lambda: leaving not in cluster.nthreads())
+            changing.cluster.scale(1)  # Dask says which one, and retires it
+            until(lambda: len(changing.nthreads()) == 1)
+            (staying,) = changing.nthreads()
             after = served(fleet, sessions)
             assert set(loads(after)) == {staying}
             stayed = [one.session_id for one in before.values() if one.worker == staying]
-            assert [after[session_id].since for session_id in stayed] == [
-                before[session_id].since for session_id in stayed
-            ]
-            cluster.cluster.scale(2)
-            cluster.wait_for_workers(2)
+            assert [after[key].since for key in stayed] == [before[key].since for key in stayed]
+            changing.cluster.scale(2)
+            (added,) = set(running(changing, 2)) - {staying}
             new = start(chair, 6)
-            (added,) = set(cluster.nthreads()) - {staying}
             assert {one.worker for key, one in served(fleet, new).items() if key not in before} == {added}
             for session in (*sessions, *new):
                 propose_and_commit(session)
 
     def test_one_that_cannot_serve_is_told_of_and_left_alone(
-        self, target: str, chair: MacpClient, tmp_path: Path
+        self, changing: Client, target: str, chair: MacpClient, tmp_path: Path
     ) -> None:
         told: list[tuple[str, Exception]] = []
         mark = tmp_path / "mark"
-        with (
-            workers(1) as cluster,
-            fleet_of(
-                target, cluster, memory=partial(memory_unless, mark), on_error=lambda *error: told.append(error)
-            ) as fleet,
-        ):
-            fit = set(cluster.nthreads())
-            served(fleet, start(chair, 2))
+        memory = partial(memory_unless, mark)
+        fit = set(running(changing, 2))
+        with fleet_of(target, changing, memory=memory, on_error=lambda *error: told.append(error)) as fleet:
+            served(fleet, start(chair, 4))
             mark.touch()
-            cluster.cluster.scale(2)
-            cluster.wait_for_workers(2)
+            changing.cluster.scale(3)
+            running(changing, 3)
             assert set(loads(served(fleet, start(chair, 4)))) == fit
             ((where, error),) = told
             assert where == ""
             assert isinstance(error, MacpSessionError)
             assert "no disk here" in str(error)
 
-    def test_a_session_that_kills_a_worker_is_not_lost_and_one_cut_off_ends_what_it_served(
-        self, target: str, chair: MacpClient, tmp_path: Path
+    def test_a_session_that_kills_its_worker_is_not_lost(
+        self, changing: Client, target: str, chair: MacpClient, tmp_path: Path
     ) -> None:
+        running(changing, 3)
+        with fleet_of(target, changing, dies_at_first(tmp_path / "mark")) as fleet:
+            (session,) = start(chair, 1)
+            served(fleet, [session])
+            propose_and_commit(session)
+            assert [said.message_type for said in history(session)].count("Vote") == 1
+
+    def test_one_that_is_cut_off_ends_what_it_served(self, changing: Client, target: str, chair: MacpClient) -> None:
         def cut_off(dask_worker: Worker) -> None:
             dask_worker.loop.call_later(0.1, dask_worker.batched_stream.comm.abort)
 
-        allowed = {"distributed.scheduler.allowed-failures": 0}  # Dask gives up a task whose worker has died once
-        agent = dies_at_first(tmp_path / "mark")
-        with workers(2, **allowed) as cluster, fleet_of(target, cluster, agent) as fleet:
-            (deadly,) = start(chair, 1)
-            served(fleet, [deadly])
-            propose_and_commit(deadly)
-            assert [said.message_type for said in history(deadly)].count("Vote") == 1
-            cluster.wait_for_workers(2)
-            sessions = start(chair, 8)
-            before = served(fleet, sessions)
-            lonely = min(loads(before))
-            lonely_process = psutil.Process(cluster.run(os.getpid, workers=[lonely])[lonely])
-            cluster.run(cut_off, workers=[lonely])
-            until(lambda: lonely not in cluster.nthreads())
-            served(fleet, sessions)
-            psutil.wait_procs([lonely_process], timeout=10)
-            assert not lonely_process.is_running()
+        running(changing, 3)
+        with fleet_of(target, changing) as fleet:
+            sessions = start(chair, 9)
+            lonely = min(loads(served(fleet, sessions)))
+            process = psutil.Process(changing.run(os.getpid, workers=[lonely])[lonely])
+            changing.run(cut_off, workers=[lonely])
+            until(lambda: lonely not in changing.nthreads())
+            assert lonely not in loads(served(fleet, sessions))
+            psutil.wait_procs([process], timeout=10)
+            assert not process.is_running()
             for session in sessions:
                 propose_and_commit(session)
 
 
 @pytest.mark.server
-def test_three_hundred_sessions_while_workers_are_killed(
-    tmp_path: Path, record_property: Callable[[str, object], None]
-) -> None:
+def test_three_hundred_sessions_while_workers_are_killed(cluster: Client, tmp_path: Path) -> None:
     """Chair, alice and bob have a fleet each. A worker is killed three times, and each time what it served is taken over."""
     count = 300
     told: list[tuple[str, Exception]] = []
@@ -427,7 +435,6 @@ def test_three_hundred_sessions_while_workers_are_killed(
     }
     with ExitStack() as stack:
         target = stack.enter_context(running_server()).target
-        cluster = stack.enter_context(workers(3))
         client = stack.enter_context(dial(target))
         fleets = [
             stack.enter_context(
