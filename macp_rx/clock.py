@@ -536,11 +536,17 @@ class _TimelessLoop(asyncio.AbstractEventLoop):
             if handle.cancelled():
                 return
             outer = asyncio._get_running_loop()
+            # a task of another loop may be what waits for this clock; since Python 3.14 a thread has one current task
+            waiting = outer and asyncio.current_task(outer)
+            if outer and waiting:
+                asyncio._leave_task(outer, waiting)
             asyncio._set_running_loop(self)
             try:
                 handle._run()
             finally:
                 asyncio._set_running_loop(outer)
+                if outer and waiting:
+                    asyncio._enter_task(outer, waiting)
 
         return run
 

@@ -103,17 +103,17 @@ def draw(lanes: Sequence[Iterable[Mark]], *, frame: int = FRAME) -> list[str]:
     """
     at = [_by_time(lane) for lane in lanes]
     times = sorted({time for lane in at for time in lane})
-    texts = ["" for _ in lanes]
+    texts: list[list[str]] = [[] for _ in lanes]
     passed = 0
     for time in times:
         between = _gap(time - passed, frame)
         cells = [_cell(lane.get(time)) for lane in at]
         width = max(map(len, cells))
         for index, cell in enumerate(cells):
-            texts[index] += (between or " ") + cell.ljust(width)  # the blank keeps two names apart
+            texts[index] += (between or " ", cell.ljust(width))  # the blank keeps two names apart
         passed = time + frame
     ends = [max(lane, default=-1) for lane in at]
-    return [text.strip() if ends[index] >= 0 else "-" for index, text in enumerate(texts)]
+    return ["".join(text).strip() if ends[index] >= 0 else "-" for index, text in enumerate(texts)]
 
 
 def _by_time(lane: Iterable[Mark]) -> dict[int, list[str]]:

@@ -291,7 +291,7 @@ class Recollection:
         now = self._real.now_ms
         late = [timer for timer in self._timers.values() if timer.late or timer.due <= now]
         for timer in sorted(late, key=attrgetter("due")):
-            self.due(timer)
+            self._time_has_come(timer)
 
     def _after(self, turns: int, action: Callable[[], None]) -> None:
         if turns:
@@ -414,11 +414,11 @@ class Recollection:
             del self._overdue[key]
             timer.waits.disposable = self._real.run_later(0, lambda: self._fire(timer))
         else:
-            timer.waits.disposable = self._real.run_later(seconds, lambda: self.due(timer))
+            timer.waits.disposable = self._real.run_later(seconds, lambda: self._time_has_come(timer))
         return timer
 
-    def due(self, timer: _Timer) -> None:
-        """Its time has come; while the past is heard again, that is for the past to say."""
+    def _time_has_come(self, timer: _Timer) -> None:
+        """A timer fires; while the past is heard again, that is for the past to say."""
         if timer.key not in self._timers:
             return
         if not self._caught_up:

@@ -212,10 +212,15 @@ class TakingPart:
         if accepted.sender == self._name:
             self._heard_of_itself(accepted)
         self._resolved = self._resolved or accepted.message_type == "Commitment"
-        recollection = self._recollection
-        with nullcontext() if recollection is None else recollection.hearing(accepted.sequence):
-            for observer in tuple(self._listening):
-                observer.on_next(accepted)
+        if self._recollection is None:
+            self._pass_on(accepted)
+        else:
+            with self._recollection.hearing(accepted.sequence):
+                self._pass_on(accepted)
+
+    def _pass_on(self, accepted: Accepted) -> None:
+        for observer in tuple(self._listening):
+            observer.on_next(accepted)
 
     def _heard_of_itself(self, accepted: Accepted) -> None:
         message_id = accepted.message_id

@@ -8,7 +8,7 @@ import dataclasses
 import importlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -89,19 +89,45 @@ def exactly_equal(one: object, other: object) -> bool:
         return len(items) == len(others) and all(map(exactly_equal, items, others))
     if isinstance(one, Mapping):
         entries, counterparts = cast("Mapping[object, object]", one), cast("Mapping[object, object]", other)
-        return _typed(entries) == _typed(counterparts) and all(
-            exactly_equal(value, counterparts[key]) for key, value in entries.items()
-        )
+        ours, theirs = _by_exact_key(entries), _by_exact_key(counterparts)
+        return ours.keys() == theirs.keys() and all(_same(values, theirs[key]) for key, values in ours.items())
     if isinstance(one, set | frozenset):
-        return _typed(cast("set[object]", one)) == _typed(cast("set[object]", other))
+        return Counter(map(_exact, cast("set[object]", one))) == Counter(map(_exact, cast("set[object]", other)))
     if dataclasses.is_dataclass(one) and not isinstance(one, type):
         compared = (item.name for item in dataclasses.fields(one) if item.compare)
         return one == other and all(exactly_equal(getattr(one, name), getattr(other, name)) for name in compared)
     return one == other
 
 
-def _typed(members: Iterable[object]) -> set[tuple[type, object]]:
-    return {(type(member), member) for member in members}
+def _exact(member: object) -> tuple[type, object]:
+    """What a member of a set, or a key, is exactly equal by: its type, and what is in it."""
+    cls, inside = type(member), member
+    if isinstance(member, float) and isnan(member):
+        inside = "nan"
+    elif isinstance(member, tuple):
+        inside = tuple(map(_exact, cast("tuple[object, ...]", member)))
+    elif isinstance(member, frozenset):
+        inside = frozenset(Counter(map(_exact, cast("frozenset[object]", member))).items())
+    return cls, inside
+
+
+def _by_exact_key(entries: Mapping[object, object]) -> dict[tuple[type, object], list[object]]:
+    """The values of each key: more than one only where not a number is a key, which may stand there many times."""
+    found: dict[tuple[type, object], list[object]] = {}
+    for key, value in entries.items():
+        found.setdefault(_exact(key), []).append(value)
+    return found
+
+
+def _same(values: list[object], others: list[object]) -> bool:
+    """Whether they are exactly equal, in whatever order."""
+    left = others.copy()
+    for value in values:
+        place = next((place for place, other in enumerate(left) if exactly_equal(value, other)), None)
+        if place is None:
+            return False
+        del left[place]
+    return not left
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +188,14 @@ class Timeline:
         )
 
     def __str__(self) -> str:
+        return self.marbles(_legible)
+
+    def marbles(self, told: Callable[[object], str]) -> str:
+        """The text of ``str()`` with another legend: `parse` reads back what JSON says, and a reader what is said in words.
+
+        Args:
+            told: what the legend says of a value, or of an error, in one line.
+        """
         names = _Names()
         labels: list[str] = []
         lanes: list[list[Mark]] = []
@@ -178,7 +212,7 @@ class Timeline:
         drawn = [f"{label.ljust(width)} : {text}" for label, text in zip(labels, texts, strict=True)]
         order = [f"order : {' '.join(event.lane for event in self.events)}"] if _interleaved(self.events) else []
         header = [] if frame == FRAME else [f"frame : {frame}us"]
-        return "\n".join([*header, *drawn, *order, *names.legend()])
+        return "\n".join([*header, *drawn, *order, *names.legend(told)])
 
     @classmethod
     def parse(cls, text: str, *, frame: int = FRAME) -> Timeline:
@@ -452,32 +486,32 @@ class _Names:
     """Names for values: a value that is a plain word is its own name; others get the next free letter."""
 
     def __init__(self) -> None:
-        self._known: list[tuple[Notification, str]] = []
+        self._names: dict[str, str] = {}  # by the value's text: to compare with each that is known is quadratic
+        self._named: dict[str, Next | Failed] = {}
         self._letters = _letters()
 
     def of(self, what: Notification) -> str:
-        if isinstance(what, Completed):
-            return "|"
-        for known, name in self._known:
-            if known == what:
-                return name
-        plain = isinstance(what, Next) and isinstance(what.value, str) and _is_word(what.value)
-        taken = {name for _known, name in self._known}
-        if plain and isinstance(what, Next) and what.value not in taken:
-            name = str(what.value)
-        else:
-            name = next(letter for letter in self._letters if letter not in taken)
-        self._known.append((what, name))
-        return name
+        word = ""
+        match what:
+            case Completed():
+                return "|"
+            case Failed(error):
+                key = f"# {_legible(error)}"
+            case Next(value):
+                key = _legible(value)
+                word = value if isinstance(value, str) and _is_word(value) else ""
+        if key not in self._names:
+            free = word and word not in self._named
+            self._names[key] = name = word if free else next(one for one in self._letters if one not in self._named)
+            self._named[name] = what
+        return self._names[key]
 
-    def legend(self) -> list[str]:
-        lines: list[str] = []
-        for what, name in self._known:
+    def legend(self, told: Callable[[object], str]) -> Iterator[str]:
+        for name, what in self._named.items():
             if isinstance(what, Failed):
-                lines.append(f"{name} = # {_legible(what.error)}")
-            elif isinstance(what, Next) and what.value != name:
-                lines.append(f"{name} = {_legible(what.value)}")
-        return lines
+                yield f"{name} = # {told(what.error)}"
+            elif what.value != name:
+                yield f"{name} = {told(what.value)}"
 
 
 def _legible(value: object) -> str:

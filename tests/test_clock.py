@@ -443,6 +443,25 @@ class TestCoroutines:
         with pytest.raises(RuntimeError, match="no running event loop"):
             asyncio.get_running_loop()
 
+    def test_a_task_of_another_loop_may_wait_for_the_clock(self) -> None:
+        """As the cell of a notebook does. It is the current one again behind it."""
+        clock = VirtualClock()
+
+        async def inside() -> asyncio.Task[Any] | None:
+            await asyncio.sleep(3600)
+            return asyncio.current_task()
+
+        async def cell() -> None:
+            cells, loop = asyncio.current_task(), asyncio.get_running_loop()
+            task = clock.loop.create_task(inside())
+            clock.run_until_idle()
+            assert task.result() is task
+            assert (asyncio.current_task(), asyncio.get_running_loop()) == (cells, loop)
+            async with asyncio.timeout(60):
+                await asyncio.sleep(0)
+
+        asyncio.run(cell())
+
     def test_a_thread_is_refused_clearly(self) -> None:
         clock = VirtualClock()
 

@@ -227,7 +227,8 @@ def test_an_example_is_a_page_that_says_what_happens_and_stands_in_the_docs(page
 def printed_by(page: Path) -> str:
     ran = subprocess.run([sys.executable, page], capture_output=True, text=True, check=False, cwd=ROOT)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stderr == ""
+    # a machine that is busy with something else may hold any callback for longer than 100 ms, and then it is told
+    assert [line for line in ran.stderr.splitlines() if " held the I/O thread for " not in line] == []
     return ran.stdout
 
 

@@ -28,7 +28,7 @@ def test_the_example_of_the_readme_decides(capsys: pytest.CaptureFixture[str], n
 def test_the_examples_of_the_readme_are_typed(checker: str, tmp_path: Path) -> None:
     written = tmp_path / "example.py"
     written.write_text(f"# pyright: strict\n{example()}")
-    options = ["--strict"] if checker == "mypy" else []
+    options = ["--strict"] if checker == "mypy" else ["--pythonpath", sys.executable]
     checked = subprocess.run(
         [sys.executable, "-m", checker, *options, written], capture_output=True, text=True, check=False, cwd=tmp_path
     )

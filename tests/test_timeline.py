@@ -85,7 +85,13 @@ def test_equality_is_exact() -> None:
     assert Next({1}) != Next({True})
     assert Next({1: "a"}) != Next({True: "a"})
     assert Next(Map({"a": 1})) != Next(Map({"a": True}))
+    assert Next({(1,): "a"}) != Next({(True,): "a"})
+    assert Next({(1, frozenset({2}))}) != Next({(1, frozenset({2.0}))})
     assert Next(float("nan")) == Next(float("nan"))
+    assert Next({float("nan"): 1}) == Next({float("nan"): 1}) != Next({float("nan"): 2})
+    assert Next({(float("nan"),)}) == Next({(float("nan"),)})
+    assert Next({float("nan"): 1, -float("nan"): 2}) == Next({float("nan"): 2, -float("nan"): 1})
+    assert Next({float("nan"): 1, -float("nan"): 1}) != Next({float("nan"): 1})
     assert exactly_equal({"a": (1,)}, {"a": (1,)})
     assert not exactly_equal({"a": (1,)}, {"a": [1]})
 
@@ -105,6 +111,19 @@ def test_a_recording_reads_as_marbles() -> None:
         'a = # {"@": "error", "type": "builtins.ValueError", "args": ["no"]}',
     ]
     assert [event.time for event in recorder.timeline.lane("ticks").events] == [1000, 3000, 5000, 5000]
+
+
+def test_the_legend_may_be_in_other_words() -> None:
+    timeline = Timeline(
+        (Event(0, "a", Next([1])), Event(0, "a", Next("word")), Event(0, "a", Failed(ValueError("no"))))
+    )
+    told = timeline.marbles(lambda value: f"a {type(value).__name__}")
+    assert told.splitlines() == ["a : (a word b)", "a = a list", "b = # a ValueError"]
+
+
+def test_ten_thousand_values_are_written_and_read() -> None:
+    timeline = Timeline(tuple(Event(number, "a", Next([number])) for number in range(10_000)))
+    assert Timeline.parse(str(timeline)) == timeline  # in a second: names that are searched one by one take minutes
 
 
 def test_long_silences_are_written_in_real_units() -> None:

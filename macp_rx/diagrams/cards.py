@@ -213,7 +213,7 @@ def _brief(value: object, known: Sequence[object]) -> str:
             return ""
         case Map():
             entries = sorted(cast("Map[str, object]", value).items(), key=lambda entry: str(entry[0]))
-            return _listed(f"{key}: {_brief(item, (*known, key))}" for key, item in entries)
+            return _listed(_entry(key, item, known) for key, item in entries)
         case Link() | tuple() | list():
             return _listed(_brief(item, known) for item in cast("Sequence[object]", value))
         case Protobuf():
@@ -221,13 +221,18 @@ def _brief(value: object, known: Sequence[object]) -> str:
             return str(getattr(value, "action" if "action" in fields else value.DESCRIPTOR.fields[0].name))
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             members = (getattr(value, item.name) for item in dataclasses.fields(value))
-            return " ".join(
+            return ", ".join(
                 filter(None, (_brief(member, known) for member in members if member and member not in known))
             )
         case bytes():
             return f"{len(value)} bytes" if value else ""
         case _:
             return str(value)
+
+
+def _entry(key: str, item: object, known: Sequence[object]) -> str:
+    told = _brief(item, (*known, key))
+    return f"{key} ({told})" if isinstance(item, Map) else f"{key}: {told}"
 
 
 def _listed(texts: Iterator[str]) -> str:

@@ -248,7 +248,7 @@ class _Watched(Stream[Any]):
         """Applies operators, and has them watched."""
         frame = inspect.currentframe()
         call = _call(frame and frame.f_back)
-        texts = _written(call.node.args, operators) if call else []
+        texts = _written(call.node.args, operators, call.source) if call else []
         result = super().pipe(*operators) if self.pipes else self._chain(self, _named(operators, texts))
         self.pipes.append(result)
         return result
@@ -290,20 +290,22 @@ class _Call:
     Attributes:
         node: the call.
         tree: what it stands in: a file, or a cell of a notebook.
+        source: the text of that.
     """
 
     node: ast.Call
     tree: ast.AST
+    source: str
 
 
 def _call(frame: FrameType | None) -> _Call | None:
     """The call that a frame is in the middle of; None where there is no source."""
     if frame is None:
         return None
-    lines = linecache.getlines(frame.f_code.co_filename)
+    source = "".join(linecache.getlines(frame.f_code.co_filename))
     position = inspect.getframeinfo(frame).positions
     try:
-        tree = ast.parse("".join(lines))
+        tree = ast.parse(source)
     except SyntaxError:
         return None
     if position is None:
@@ -316,7 +318,7 @@ def _call(frame: FrameType | None) -> _Call | None:
             node.col_offset,
             node.end_col_offset,
         ):
-            return _Call(node, tree)
+            return _Call(node, tree, source)
     return None
 
 
@@ -328,9 +330,9 @@ def _elements(call: _Call | None, operators: Sequence[Operator]) -> list[str]:
     match given[0] if given else None:
         case ast.Name(name):
             meaning = _assigned(name, call)
-            return _written(_inside(meaning), operators) if meaning else []
+            return _written(_inside(meaning), operators, call.source) if meaning else []
         case ast.expr() as pipeline:
-            return _written(_inside(pipeline), operators)
+            return _written(_inside(pipeline), operators, call.source)
         case _:
             return []
 
@@ -379,8 +381,9 @@ def _inside(pipeline: ast.expr) -> Sequence[ast.expr]:
             return []
 
 
-def _written(expressions: Sequence[ast.expr], operators: Sequence[Operator]) -> list[str]:
-    """Their text, if it is one for each operator."""
+def _written(expressions: Sequence[ast.expr], operators: Sequence[Operator], source: str) -> list[str]:
+    """Their text, if it is one for each operator: what stands in several lines is put into one."""
     if len(expressions) != len(operators) or any(isinstance(one, ast.Starred) for one in expressions):
         return []
-    return [ast.unparse(one) for one in expressions]
+    texts = [ast.get_source_segment(source, one) or "" for one in expressions]
+    return [ast.unparse(one) if "\n" in text else text for one, text in zip(expressions, texts, strict=True)]

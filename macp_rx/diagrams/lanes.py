@@ -9,8 +9,8 @@ from xml.etree.ElementTree import Element
 
 from macp_rx.diagrams.layout import RADIUS, ROOM, Layout, Mark, Row, laid_out, stops_of
 from macp_rx.diagrams.picture import Picture, Svg, add, clean, shorten, width_of, write
-from macp_rx.diagrams.symbols import GLYPHS, Symbol, explained, symbol_of
-from macp_rx.diagrams.theme import Theme
+from macp_rx.diagrams.symbols import GLYPHS, Symbol, explained, symbol_of, told
+from macp_rx.diagrams.theme import HUES, Theme
 from macp_rx.errors import MacpSessionError
 from macp_rx.timeline import Span, Timeline
 
@@ -76,7 +76,7 @@ def svg(
     made = operators or {}
     text = title or f"{len(events)} events on {len(names)} lanes"
     boxes = max((width_of(text, 12, code=True) for text in made.values()), default=0) + 40 + PAD + name_width
-    needed = min(width, max(layout.rows[0].end + PAD, boxes, width_of(title, 14) + 2 * PAD, 320))
+    needed = min(width, max(layout.rows[0].end + PAD, boxes, width_of(title, 14) + 2 * PAD + 1, 320))
     rows = tuple(replace(row, end=needed - PAD) for row in layout.rows)
     layout = Layout(rows, layout.stops)
     picture = Picture(text, needed)
@@ -91,10 +91,10 @@ def svg(
 
 
 def plain_text(timeline: Timeline) -> str:
-    """The timeline as marbles; of a long one only how much there is."""
+    """The timeline as marbles, for a reader; of a long one only how much there is: a notebook would keep it all."""
     if len(timeline.events) > 200:
         return f"a Timeline of {len(timeline.events)} events on {len(timeline.lanes)} lanes"
-    return str(timeline)
+    return timeline.marbles(told)
 
 
 def duration(microseconds: int) -> str:
@@ -278,9 +278,9 @@ class _DrawnRow:
         number, event = mark.events[0]
         group = add(self._root, "g", "mark", id=f"event-{number}", data_events=str(mark.count))
         if mark.count > 1:
-            told = [f"{count} × {kind}" for kind, count in mark.said.most_common(8)]
+            kinds = [f"{count} × {kind}" for kind, count in mark.said.most_common(8)]
             until = duration(mark.events[-1][1].time)
-            tip = f"{event.lane}, {duration(event.time)} to {until}: {mark.count} events\n" + "\n".join(told)
+            tip = f"{event.lane}, {duration(event.time)} to {until}: {mark.count} events\n" + "\n".join(kinds)
         else:
             tip = explained(event, mark.symbol)
         add(group, "title").text = _tip(tip)
@@ -325,11 +325,24 @@ def _tip(text: str) -> str:
 
 
 def _stack(group: Element, mark: Mark, x: float, y: float) -> None:
-    width = mark.inside
-    for away in (4, 2, 0):
-        classes = "shape steel hollow" if away else "shape steel"
-        add(group, "rect", classes, x=x - width / 2 + away, y=y - RADIUS - away, width=width, height=2 * RADIUS, rx=4)
+    """Tiles behind each other; the first one has the colours of what it counts, in proportion."""
+    width, left, top = mark.inside, x - mark.inside / 2, y - RADIUS
+    for away in (4, 2):
+        add(group, "rect", "shape steel hollow", x=left + away, y=top - away, width=width, height=2 * RADIUS, rx=4)
+    begin = left
+    for hue in sorted(mark.hues, key=HUES.index):  # each covers what is left of the tile
+        add(group, "path", hue, d=_tile(begin, left + width, top, 4 if begin == left else 0))
+        begin += width * mark.hues[hue] / mark.count
     write(group, str(mark.count), "inside", x, y + 4)
+
+
+def _tile(left: float, right: float, top: float, corner: int) -> str:
+    """A rectangle's path, round on the right, and on the left as told."""
+    bottom = top + 2 * RADIUS
+    return (
+        f"M{left + corner:.1f} {top:.1f} H{right - 4:.1f} q4 0 4 4 V{bottom - 4:.1f} q0 4 -4 4 H{left + corner:.1f} "
+        f"q{-corner} 0 {-corner} {-corner} V{top + corner:.1f} q0 {-corner} {corner} {-corner} Z"
+    )
 
 
 def draw_symbol(group: Element, symbol: Symbol, x: float, y: float, width: float = 2 * RADIUS) -> None:

@@ -51,6 +51,7 @@ class Mark:
         events: the number of each event, and the event.
         kinds: what they are, and how often.
         said: what they say, and how often.
+        hues: in which colours, and how often.
         ends: its lane ends with it.
     """
 
@@ -59,6 +60,7 @@ class Mark:
     events: list[tuple[int, Event]]
     kinds: Counter[str] = field(default_factory=Counter[str])
     said: Counter[str] = field(default_factory=Counter[str])
+    hues: Counter[str] = field(default_factory=Counter[str])
     ends: bool = False
 
     @property
@@ -187,6 +189,7 @@ def _counted(marks: Sequence[tuple[Event, Mark]], size: int, alone: bool) -> Ite
         group.events.extend(mark.events)
         group.kinds[mark.symbol.label or "value"] += 1
         group.said[said(mark.symbol)] += 1
+        group.hues[mark.symbol.hue] += 1
         group.ends = mark.ends
     if gathered:
         yield Stop(begin, until, _together(gathered))

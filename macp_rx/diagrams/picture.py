@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import import_module
+from math import fsum
 from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
@@ -162,8 +163,9 @@ def width_of(text: str, size: float, *, code: bool = False) -> float:
         size: the font's size.
         code: it is written in letters of one width.
     """
-    # so many letters are wider than any picture, and a text of a megabyte is not measured
-    return size * (0.62 * len(text) if code else sum(map(_em, text[:500])))
+    # so many letters are wider than any picture, and a text of a megabyte is not measured; not sum(), which rounds
+    # otherwise before Python 3.12: a picture is the same on each
+    return size * (0.62 * len(text) if code else fsum(map(_em, text[:500])))
 
 
 def _em(letter: str) -> float:

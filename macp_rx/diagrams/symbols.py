@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, cast
 from zlib import crc32
 
 from google.protobuf.message import Message as Protobuf
 
+from macp_rx.diagrams.picture import clean
 from macp_rx.errors import MacpGapError, MacpRefusedError, MacpSessionError, MacpTimeoutError, MacpTransportError
 from macp_rx.marbles import written
 from macp_rx.operators import Count, Tally, Undecided, Verdict
@@ -21,7 +23,7 @@ from macp_rx.streams.outcome import Outcome
 from macp_rx.streams.status import Connection, Status
 from macp_rx.timeline import Completed, Event, Failed, Next, Notification, to_json
 
-__all__ = ["GLYPHS", "Shape", "Symbol", "explained", "said", "symbol_of"]
+__all__ = ["GLYPHS", "Shape", "Symbol", "explained", "said", "symbol_of", "told"]
 
 Shape = Literal["circle", "square", "hexagon", "triangle", "diamond", "seal", "pill", "cross", "clock", "break", "bar"]
 
@@ -101,6 +103,22 @@ def explained(event: Event, symbol: Symbol) -> str:
             return head
 
 
+def told(value: object) -> str:
+    """A value in one line, for a legend."""
+    match value:
+        case Accepted():
+            return clean(str(value))  # pyright: ignore[reportUnknownArgumentType]
+        case Message():
+            payload: object = value.payload  # pyright: ignore[reportUnknownMemberType]
+            return clean(f"{value.message_type}: {_json(payload)}")
+        case Exception():
+            return clean(f"{type(value).__name__}: {value}")
+        case list() | tuple():
+            return f"[{', '.join(map(told, cast('Sequence[object]', value)))}]"
+        case _:
+            return clean(_json(value))
+
+
 def _fields(accepted: Accepted) -> str:
     try:
         return _json(accepted.payload)
@@ -117,23 +135,15 @@ def _json(value: object) -> str:
     return json.dumps(_bare(told), ensure_ascii=False)
 
 
-def _bare(told: object) -> object:
+def _bare(json: object) -> object:
     """JSON without the names of classes, which are there to read it back."""
-    if isinstance(told, list):
-        return [_bare(member) for member in cast("list[object]", told)]
-    if not isinstance(told, dict):
-        return told
-    members = {name: _bare(member) for name, member in cast("dict[str, object]", told).items() if name != "@"}
+    if isinstance(json, list):
+        return [_bare(member) for member in cast("list[object]", json)]
+    if not isinstance(json, dict):
+        return json
+    members = {name: _bare(member) for name, member in cast("dict[str, object]", json).items() if name != "@"}
     # one member beside the name: the fields, items or message of a value, or the name of an enum's member
-    return next(iter(members.values())) if "@" in told and len(members) == 1 else members
-
-
-def _items(value: object) -> str:
-    """A collection as it would be written, if it is made of what JSON knows."""
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
-        return _json(value)
+    return next(iter(members.values())) if "@" in json and len(members) == 1 else members
 
 
 def _text(value: object) -> str:
@@ -222,7 +232,7 @@ def _message(message_type: str, payload: Protobuf | None) -> Symbol:
             symbol = replace(symbol, hue="bad", glyph="no")
         case _:
             pass
-    return replace(symbol, label=message_type, detail=" ".join(filter(None, details)))
+    return replace(symbol, label=message_type, detail=": ".join(filter(None, details)))
 
 
 def _accepted(accepted: Accepted) -> Symbol:
@@ -314,10 +324,25 @@ def _value(value: object) -> Symbol:
         case Protobuf():
             return _message(value.DESCRIPTOR.name.removesuffix("Payload"), value)
         case list() | tuple() | dict() | set() | frozenset():
-            return Symbol("pill", _hue(type(value).__name__), _items(value))  # pyright: ignore[reportUnknownArgumentType]
+            return _collection(value)  # pyright: ignore[reportUnknownArgumentType]
         case _:
             name = type(value).__name__
             return Symbol("circle", _hue(name), name[:1], name, _text(value))
+
+
+def _collection(value: object) -> Symbol:
+    """As it would be written, if it is made of what JSON knows; else what is in it, and how often."""
+    symbol = Symbol("pill", _hue(type(value).__name__), "")
+    try:
+        return replace(symbol, glyph=json.dumps(value, ensure_ascii=False))
+    except (TypeError, ValueError):
+        pass
+    if not isinstance(value, list | tuple):
+        return replace(symbol, glyph=_json(value))
+    members = [_value(member) for member in cast("Sequence[object]", value)[:LETTERS]]
+    kinds = Counter(member.label or member.glyph for member in members)
+    glyph = ", ".join(f"{count} × {kind}" if count > 1 else kind for kind, count in kinds.items())
+    return replace(symbol, glyph=glyph, detail=", ".join(member.detail for member in members if member.detail))
 
 
 def _hue(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from macp.modes.decision.v1.decision_pb2 import EvaluationPayload
 from reactivex import Observable, abc
@@ -40,7 +41,7 @@ class Confidence:
     def mean(self, *recommendations: str) -> float:
         """How sure those are on average who recommend one of these; 0 if nobody does."""
         sure = self.of(*recommendations)
-        return sum(sure) / len(sure) if sure else 0.0
+        return fmean(sure) if sure else 0.0
 
 
 def confidence() -> Callable[[Observable[Accepted[EvaluationPayload]]], Observable[Confidence]]:

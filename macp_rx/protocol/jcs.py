@@ -39,7 +39,9 @@ def decode(text: str) -> object:
     """
     try:
         return json.loads(text, object_pairs_hook=_members, parse_constant=refuse_constant)
-    except (ValueError, RecursionError) as error:  # the text may hold a key: the error tells the place, not the text
+    except RecursionError:
+        raise MacpSessionError("no JSON: it is nested too deeply") from None
+    except ValueError as error:  # the text may hold a key: the error tells the place, not the text
         raise MacpSessionError(f"no JSON: {error}") from None
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, overload
 
@@ -178,7 +179,8 @@ class Sweep(Sequence[Record]):
         return table
 
     def __str__(self) -> str:
-        console = Console(width=120, color_system=None)
+        # in a notebook rich would display it, too
+        console = Console(width=120, color_system=None, force_jupyter=False)
         with console.capture() as text:
             console.print(self.__rich__())
         return text.get()
@@ -255,8 +257,7 @@ def sweep(
         raise MacpSessionError(f"a sweep has at least 1 worker, not {workers}")
     batches = plan.batches(max(1, min(BATCH, len(plan) // (workers * AHEAD))))
     records: list[Record] = []
-    with _bar(progress) as bar:
-        task = bar.add_task("simulating", total=len(plan))
+    with _bar(len(plan), wanted=progress) as advance:
         if on is not None:
             played = _on_cluster(run, measure, batches, on)
         elif workers > 1:
@@ -265,7 +266,7 @@ def sweep(
             played = _here(run, measure, batches)
         for batch in played:
             records.extend(batch)
-            bar.advance(task, len(batch))
+            advance(len(batch))
     return Sweep(records)
 
 
@@ -452,10 +453,15 @@ def _received(what: bytes) -> tuple[Run, Measure]:
     return _last[1]
 
 
-def _bar(wanted: bool) -> Progress:
+@contextmanager
+def _bar(total: int, *, wanted: bool) -> Generator[Callable[[int], object]]:
     console = Console(stderr=True)
     # in a notebook rich draws by ipywidgets, and warns at each sweep where they are not
     notebook = console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
     shown = wanted and (console.is_terminal or notebook)
+    if not shown:  # rich before 15 ends even a bar that it was told not to show, with a line break
+        yield lambda _runs: None
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not shown)
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield partial(bar.advance, bar.add_task("simulating", total=total))

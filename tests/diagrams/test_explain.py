@@ -27,6 +27,12 @@ def boxes(picture: diagrams.Svg) -> list[str]:
     ]
 
 
+def lanes(picture: diagrams.Svg) -> dict[str, str]:
+    """The marbles of each lane, as the text beside the picture has them."""
+    lines = (line.partition(" : ") for line in picture.plain.splitlines() if " = " not in line)
+    return {name.strip(): marbles for name, _, marbles in lines if "^" not in name and name != "order"}
+
+
 def source() -> Any:
     return Marbles().cold("S-p-v-w-y-C|", LEGEND)
 
@@ -36,19 +42,42 @@ def test_operators_are_named_as_they_stand_in_the_call() -> None:
     assert boxes(picture) == ["mo.of_type(VotePayload)", "mo.majority(electorate=3)", "ops.take(1)"]
 
 
+def test_an_operator_keeps_its_quotes_and_stands_in_one_line() -> None:
+    picture = diagrams.explain(
+        [
+            ops.filter(lambda one: one.sender == "alice"),
+            ops.filter(
+                lambda one: one.sender != "bob",
+            ),
+        ],
+        source(),
+    )
+    assert boxes(picture) == [
+        'ops.filter(lambda one: one.sender == "alice")',
+        "ops.filter(lambda one: one.sender != 'bob')",
+    ]
+
+
+def test_messages_that_are_collected_are_told_by_what_they_are() -> None:
+    picture = diagrams.explain([mo.of_type(VotePayload), ops.buffer_with_count(2)], source())
+    assert "2 × Vote" in Drawn(picture).texts
+    assert "p1: approve, p1: reject" in Drawn(picture).texts
+
+
 def test_what_passes_between_them_stands_on_their_lanes() -> None:
     picture = diagrams.explain([mo.of_type(VotePayload), mo.majority(electorate=3)], source())
-    assert Timeline.parse(picture.plain).lanes == ("source", "of_type", "result")
-    assert picture.plain.splitlines()[3:6] == [
-        "source   : a-b-c-d-e-f |",
-        "of_type  : ----c-d-e-- |",
-        "result   : --------g-- |",
+    assert lanes(picture) == {"source": "a-b-c-d-e-f |", "of_type": "----c-d-e-- |", "result": "--------g-- |"}
+    legend = [line for line in picture.plain.splitlines() if " = " in line]
+    assert legend[1:3] == [
+        "b = 2 chair Proposal: proposal_id='p1', option='canary'",
+        "c = 3 alice Vote: proposal_id='p1', vote='APPROVE'",
     ]
 
 
 def test_a_name_that_is_assigned_once_is_looked_up() -> None:
     pipeline = (mo.of_type(VotePayload), mo.tally())
-    assert boxes(diagrams.explain(pipeline, source())) == ["mo.of_type(VotePayload)", "mo.tally()"]
+    picture = diagrams.explain(pipeline, source())  # not in the assert, which pytest 8.3 moves to where no source is
+    assert boxes(picture) == ["mo.of_type(VotePayload)", "mo.tally()"]
 
 
 def test_a_name_that_is_assigned_twice_tells_nothing() -> None:
@@ -68,7 +97,7 @@ def test_without_source_an_operator_has_the_name_of_its_function() -> None:
     here = {"diagrams": diagrams, "mo": mo, "ops": ops, "source": source(), "VotePayload": VotePayload}
     picture = eval("diagrams.explain([mo.of_type(VotePayload), ops.map(str), ops.map(len)], source)", here)
     assert boxes(picture) == ["of_type", "map", "map"]
-    assert Timeline.parse(picture.plain).lanes == ("source", "of_type", "map", "result")
+    assert list(lanes(picture)) == ["source", "of_type", "map", "result"]
 
 
 def test_a_composition_is_its_parts() -> None:
@@ -100,7 +129,7 @@ def test_an_agent_that_is_more_is_one_operator() -> None:
 
     picture = diagrams.explain(both, source())
     assert boxes(picture) == ["both"]
-    assert Timeline.parse(picture.plain).lanes == ("source", "result")
+    assert list(lanes(picture)) == ["source", "result"]
 
 
 def test_a_timer_of_an_operator_runs_in_virtual_time() -> None:
@@ -119,13 +148,13 @@ def test_it_runs_where_a_loop_runs_already() -> None:
         return diagrams.explain([mo.map_async(answer)], Marbles().cold("-a|"))
 
     picture = asyncio.run(cell())
-    assert Timeline.parse(picture.plain).lane("result").events[0] == Event(3_600_001_000, "result", Next("a"))
+    assert lanes(picture)["result"] == "- - - 59m 59s 998ms (a |)"
 
 
 def test_a_connectable_observable_keeps_its_connect() -> None:
     picture = diagrams.explain([ops.publish(), ops.ref_count(), ops.take(1)], source())
-    (first, end) = Timeline.parse(picture.plain).lane("result").events
-    assert (first.what, end.what) == (Next(LEGEND["S"].accepted(1)), Completed())
+    assert lanes(picture)["result"] == "(a |)"
+    assert "a = 1 chair SessionStart" in picture.plain
 
 
 @pytest.mark.parametrize(

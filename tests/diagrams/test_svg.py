@@ -115,7 +115,7 @@ def test_each_participant_has_a_lane_and_each_message_its_name() -> None:
     texts = Drawn(diagrams.svg(run.timeline)).texts
     for name in ("chair", "alice", "bob", "carol", "dave"):
         assert texts.count(name) == 1
-    for text in ("SessionStart", "Proposal", "Objection", "Evaluation", "Commitment", "FORBIDDEN", "p1 canary"):
+    for text in ("SessionStart", "Proposal", "Objection", "Evaluation", "Commitment", "FORBIDDEN", "p1: canary"):
         assert text in texts
     assert texts.count("Vote") == 4
 
@@ -123,7 +123,7 @@ def test_each_participant_has_a_lane_and_each_message_its_name() -> None:
 def test_a_tooltip_tells_all() -> None:
     found = drawn((1_500, "alice", LEGEND["v"].accepted(7)))
     assert found.tips == [
-        'alice at 1ms 500us: Vote p1 approve\n#7 Vote {"proposal_id": "p1", "vote": "APPROVE", "reason": ""}'
+        'alice at 1ms 500us: Vote p1: approve\n#7 Vote {"proposal_id": "p1", "vote": "APPROVE", "reason": ""}'
     ]
 
 
@@ -139,7 +139,7 @@ def test_a_tooltip_of_a_value_has_no_names_of_classes_and_no_addresses() -> None
 
 def test_signs_of_votes_differ_in_shape_and_in_words() -> None:
     found = drawn(*((1, name, LEGEND[name].accepted(1)) for name in "vwx"))
-    looks = [found.look(f"p1 {word}") for word in ("approve", "reject", "abstain")]
+    looks = [found.look(f"p1: {word}") for word in ("approve", "reject", "abstain")]
     assert looks[0] != looks[1] != looks[2] != looks[0]
 
 
@@ -288,6 +288,21 @@ def test_ten_thousand_events_give_a_picture_that_opens() -> None:
     assert found.height < 6_000
     assert found.texts.count("RATE_LIMITED") == 2
     assert picture.plain == "a Timeline of 10000 events on 3 lanes"
+
+
+def test_what_is_counted_has_the_colours_of_what_it_is() -> None:
+    votes = (LEGEND["v"].accepted(number) for number in range(1, 1_001))
+    events = tuple(Event(accepted.sequence, "alice", Next(accepted)) for accepted in votes)
+    tiles = [
+        tile.attrib["class"] for mark in Drawn(diagrams.svg(Timeline(events))).marks for tile in mark.iter(f"{SVG}path")
+    ]
+    assert set(tiles) == {"good"}
+
+
+def test_a_title_has_the_room_that_it_needs() -> None:
+    for length in range(40, 80):
+        title = "a majority approves: 2 approve, 1 reject, 0 abstain of 3, and more of it"[:length].strip()
+        assert title in Drawn(diagrams.svg(Timeline((Event(0, "a", Next(1)),)), title=title)).texts
 
 
 def test_a_thousand_lanes_and_subscriptions_are_bounded_too() -> None:

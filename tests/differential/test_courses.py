@@ -92,12 +92,13 @@ class Course:
         agent: str = "chair",
         mode: str = "macp.mode.quorum.v1",
         stamp: int = 0,
+        message_id: str = "",
     ) -> Any:
         envelope = Envelope(
             macp_version="1.0",
             mode=mode if session_id else "",
             message_type=message_type,
-            message_id=f"{message_type} {next(self._numbers)}",
+            message_id=message_id or f"{message_type} {next(self._numbers)}",
             session_id=session_id,
             sender=agent,
             timestamp_unix_ms=stamp,
@@ -204,11 +205,11 @@ def _sessions(course: Course) -> list[Plain]:
 
 def _until_it_listens(course: Course, signals: Watch) -> None:
     """A watch of signals says nothing at first: what it hears of these, it heard because it is open."""
-    heard = False
-    while not heard:
-        course.say("", "Signal", MARK)
+    for number in itertools.count():  # how many it takes is chance, and must not show in the ids of what follows
+        course.say("", "Signal", MARK, message_id=f"mark {number}")
         with suppress(queue.Empty):
-            heard = bool(signals.next(0.1))
+            signals.next(0.1)
+            return
 
 
 def _is_mark(told: Any) -> bool:

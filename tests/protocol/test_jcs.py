@@ -118,7 +118,7 @@ def test_what_is_no_json_says_so(value: object, why: str) -> None:
         ('{"a":1,"b":2,"a":1}', "'a' stands twice"),
         ("[NaN]", "NaN is no JSON"),
         ("{", "line 1 column 2"),
-        ("[" * 100_000, "recursion"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_json_that_means_no_one_thing_is_refused(text: str, why: str) -> None:

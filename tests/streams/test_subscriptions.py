@@ -94,9 +94,10 @@ def beside_others_by_an_operator(client: MacpClient, session: DecisionSession, s
 
 
 def of_both_directions(client: MacpClient, session: DecisionSession, slow: Slow) -> None:
-    both = client.open_stream(session.session_id)
+    both = client.open_stream()
     both.subscribe(show)
     both.subscribe(slow.slow)
+    both.send_subscribe(session.session_id)  # whoever subscribes behind the first would not hear what came before
 
 
 def inside_another(client: MacpClient, session: DecisionSession, slow: Slow) -> None:

@@ -30,6 +30,7 @@ from macp_rx import (
     RetryPolicy,
     Session,
     SessionStart,
+    SessionStream,
     Stream,
     TaskSession,
     agents,
@@ -238,7 +239,7 @@ def decision_session(session: DecisionSession) -> None:
     assert_type(session.tally, Stream[mo.Tally])
     assert_type(session.outcome, Stream[Outcome])
     assert_type(session.metadata(), core_pb2.SessionMetadata)
-    assert_type(session.events, Stream[Accepted])
+    assert_type(session.events, SessionStream)
 
 
 def described() -> None:
@@ -317,3 +318,17 @@ def asking(events: Stream[Accepted], client: MacpClient) -> None:
         return events.pipe(mo.outcome())
 
     assert_type(client.each_session(outcomes), Stream[Outcome])
+
+
+def remembering(memory: agents.Memory, session: DecisionSession) -> None:
+    """`agents.remembered` keeps a function's type; what runs agents takes a memory."""
+
+    @agents.remembered
+    async def ask(proposal: Accepted[ProposalPayload]) -> str:
+        return proposal.payload.option
+
+    assert_type(agents.remembered(len, name="length")("abc"), int)
+    agent = agents.voter(ask)
+    assert_type(session.join(agent, memory=memory), abc.DisposableBase)
+    assert_type(agents.run(session, {"alice": agent}, memory=memory), Outcome)
+    assert_type(session.events.pipe(mo.of_type(ProposalPayload), mo.map_async(ask)), Stream[str])

@@ -121,6 +121,15 @@ def test_a_threshold_that_is_reached_is_passed(connect: Connect) -> None:
     assert Vote(client, "AAR", policy=voting(client, "plurality")).reasons() == []
 
 
+def test_weights_are_added_as_binary_fractions(connect: Connect) -> None:
+    """In the order of names, and rounded at each step: 0.1 and 0.6 and 0.1 are a little less than 0.8, and lose to it."""
+    client = connect("chair")
+    voters = ("alice", "bob", "carol", "dave")
+    for weights, expected in (((0.1, 0.6, 0.1, 0.8), ["threshold_not_met"]), ((0.1, 0.1, 0.6, 0.8), [])):
+        policy = voting(client, "weighted", weights=dict(zip(voters, weights, strict=True)))
+        assert Vote(client, "AAAR", policy=policy, participants=voters).reasons() == expected
+
+
 def test_a_supermajority_must_say_what_it_is(connect: Connect) -> None:
     """Item 12: the threshold that other algorithms have by default is none for it."""
     client = connect("chair")
