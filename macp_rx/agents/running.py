@@ -17,7 +17,7 @@ from reactivex.disposable import CompositeDisposable
 
 from macp_rx.agents.fleet import Fleet
 from macp_rx.client import MacpClient
-from macp_rx.errors import MacpSessionError
+from macp_rx.errors import MacpError, MacpSessionError
 from macp_rx.memory import Memory
 from macp_rx.session import Agent, Outcome, Session
 from macp_rx.streams.all_sessions import Project, Where
@@ -199,7 +199,10 @@ def taking_part(
 
         def forget() -> None:
             if memory is not None:
-                memory.forget(metadata.session_id)
+                try:
+                    memory.forget(metadata.session_id)
+                except MacpError as error:  # the session is over all the same
+                    report(error)
 
         try:
             return session.spoken(agent, events, report, memory=memory, on_end=forget).pipe(ops.catch(ended))

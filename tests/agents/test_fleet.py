@@ -431,16 +431,14 @@ def test_three_hundred_sessions_while_workers_are_killed(cluster: Client, tmp_pa
             agents.majority_committer(action="rollout.approved", electorate=["alice", "bob"]),
         ),
         "alice": agents.merge(agents.voter(agents.remembered(thinks)), agents.on(ProposalPayload).say(insists)),
-        "bob": agents.voter(thinks),
+        "bob": agents.voter(agents.remembered(thinks)),
     }
     with ExitStack() as stack:
         target = stack.enter_context(running_server()).target
         client = stack.enter_context(dial(target))
         fleets = [
             stack.enter_context(
-                fleet_of(
-                    target, cluster, agent, name, memory=tmp_path / "memory", on_error=lambda *one: told.append(one)
-                )
+                fleet_of(target, cluster, agent, name, memory=tmp_path / name, on_error=lambda *one: told.append(one))
             )
             for name, agent in panel.items()
         ]
@@ -478,6 +476,9 @@ def test_three_hundred_sessions_while_workers_are_killed(cluster: Client, tmp_pa
             )
             assert len(said) == 5
         until(lambda: not any(fleet.status() for fleet in fleets))
+        refused = Counter(where for where, error in told if isinstance(error, MacpAckError))
+        assert sum(refused.values()) == len(told)  # alice's votes for nothing, and nothing else
+        assert max(refused.values()) <= 2
 
 
 def test_errors_go_from_process_to_process_as_they_are() -> None:
