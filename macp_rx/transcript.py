@@ -445,6 +445,8 @@ def _fixture(name: str, raw: str | bytes) -> Iterator[_Heard]:
         raise MacpTranscriptError(
             name, error.lineno, f"no JSON: {error.msg} at column {error.colno}; {LINE}, and a fixture one JSON object"
         ) from None
+    except RecursionError:
+        raise MacpTranscriptError(name, None, "nested too deeply") from None
     except MacpSessionError as error:
         raise MacpTranscriptError(name, None, str(error)) from None
     for sequence, entry in enumerate(entries, start=1):

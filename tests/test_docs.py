@@ -79,7 +79,8 @@ def test_the_test_of_an_example_has_at_most_fifteen_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    "code", [code for page in ("index", "agents", "crash-safe", "production") for code in blocks(f"{page}.md")]
+    "code",
+    [code for page in ("index", "agents", "crash-safe", "production", "studio") for code in blocks(f"{page}.md")],
 )
 def test_an_example_that_runs_by_itself(
     code: str, no_thread_left: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -474,6 +474,7 @@ class TestWhatIsWrong:
             ("hello\nthere\n", "line 1: no JSON: Expecting value at column 1"),
             ('{\n  "messages": [,]\n}', "line 2: no JSON: Expecting value at column 16"),
             ('{"messages": {}}', "line 1: this is neither a transcript, a runtime's log nor a fixture"),
+            ("[" * 100_000, "nested too deeply"),
             ('{"messages": [], "expected_final_state": "Open"}', "the fixture has no 'participants'"),
         ],
     )

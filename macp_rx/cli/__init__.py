@@ -19,6 +19,7 @@ from macp_rx.cli.send import send
 from macp_rx.cli.serve import serve
 from macp_rx.cli.sessions import cancel, resume, sessions, suspend
 from macp_rx.cli.simulate import simulate
+from macp_rx.cli.studio import studio
 from macp_rx.cli.terminal import LogLines
 from macp_rx.cli.verify import receipt, receipt_keys, verify
 from macp_rx.cli.watch import watch
@@ -36,7 +37,7 @@ app: typer.Typer = typer.Typer(
 )
 
 PANELS: Final[Mapping[str, tuple[Callable[..., None], ...]]] = {
-    "See it run": (demo, serve, doctor),
+    "See it run": (demo, serve, studio, doctor),
     "Sessions": (sessions, watch, send, cancel, suspend, resume),
     "What happened": (record, replay, marble, receipt, receipt_keys, verify),
     "What if": (simulate,),

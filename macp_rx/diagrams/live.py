@@ -229,8 +229,7 @@ class _View:
 def _source(what: Session | Observable[object], clock: Clock) -> Stream[Any]:
     if not isinstance(what, Session):
         return stream(what, clock)
-    events: Stream[Any] = what.events
-    return events + what.outcome
+    return cast("Stream[Any]", what.events) + what.outcome
 
 
 # The kernel.

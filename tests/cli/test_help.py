@@ -14,6 +14,7 @@ from tests.cli.commands import ran
 COMMANDS = [
     ("demo",),
     ("serve",),
+    ("studio",),
     ("doctor",),
     ("sessions",),
     ("watch",),
