@@ -39,6 +39,7 @@ from macp_rx import (
     agents,
 )
 from macp_rx.agents import Fleet, Memory, Served
+from macp_rx.diagrams.cards import card_of
 from macp_rx.protocol.messages import DECISION
 from macp_rx.protocol.modes import decision
 from tests.conftest import check_threads, dial, running_server
@@ -226,7 +227,9 @@ class TestServing:
             (line,) = (line for line in str(fleet).splitlines() if session.session_id in line)
             assert "caught up" in line
             assert one.worker in line
-            assert repr(fleet).startswith("Fleet(")
+            (row,) = card_of(fleet).rows
+            assert (row.name, row.text) == (one.worker, "1 sessions")
+            assert card_of(fleet).title == repr(fleet) == "Fleet(1 sessions)"
 
 
 class TestErrors:
