@@ -22,7 +22,7 @@ def rows(rounds: int) -> Iterable[Row]:
     """How much two workers do of what one does, and what the cluster's scheduler costs."""
     with (
         dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}),
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as workers,
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as workers,
         Client(workers) as client,
     ):
         ways: Mapping[str, Callable[[int], Sweep]] = {

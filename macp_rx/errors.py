@@ -87,7 +87,10 @@ class Denial:
 
 
 class MacpError(Exception):
-    """Root of every error that macp_rx raises."""
+    """Root of every error that macp_rx raises. One that comes from another process is what it was there."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self).__new__, (type(self), *self.args), self.__dict__  # for __init__ takes other arguments
 
 
 class MacpRefusedError(MacpError):

@@ -184,10 +184,15 @@ def remembered(fn: Callable[P, R], *, name: str = "") -> Callable[P, R]:
 
     @wraps(fn, updated=())
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        now = _NOW.get()
-        return fn(*args, **kwargs) if now is None else now.recollection.call(name, fn, *args, **kwargs)
+        return _recalled(name, fn, *args, **kwargs)
 
     return call
+
+
+def _recalled(name: str, fn: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """By itself, as what is sent to another process must not hold a ContextVar."""
+    now = _NOW.get()
+    return fn(*args, **kwargs) if now is None else now.recollection.call(name, fn, *args, **kwargs)
 
 
 class _Now(NamedTuple):

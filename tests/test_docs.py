@@ -89,6 +89,16 @@ def test_an_example_that_runs_by_itself(
     exec(compile(code, "docs", "exec"), {"__name__": "__docs__"})
 
 
+@pytest.mark.parametrize("code", [code for code in blocks("cluster.md") if "LocalCluster" in code or "SLURM" in code])
+def test_an_example_of_the_page_about_clusters(code: str, tmp_path: Path) -> None:
+    (tmp_path / "example.py").write_text(code)
+    done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    expected = {"sweep(": "40 simulations", "agents.serve": "caught up", "SLURM": "#SBATCH -t 12:00:00"}
+    (shown,) = (line for word, line in expected.items() if word in code)
+    assert shown in done.stdout
+
+
 def test_the_names_of_the_migration_page_exist() -> None:
     """Those of ours that stand in code, as far as they are names alone."""
     rooms = [

@@ -2,6 +2,8 @@
 
 from macp_rx.agents.bootstrap import Bootstrap as Bootstrap
 from macp_rx.agents.bootstrap import from_bootstrap as from_bootstrap
+from macp_rx.agents.fleet import Fleet as Fleet
+from macp_rx.agents.fleet import Served as Served
 from macp_rx.agents.ready import Evaluation as Evaluation
 from macp_rx.agents.ready import Update as Update
 from macp_rx.agents.ready import approver as approver

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
 from google.protobuf.message import Message as Protobuf
 
+from macp_rx.agents import Fleet
 from macp_rx.diagrams.lanes import draw_symbol
 from macp_rx.diagrams.picture import Picture, Svg, add, clean, shorten, width_of, write
 from macp_rx.diagrams.symbols import Symbol, symbol_of
@@ -126,7 +128,7 @@ def card_of(value: object) -> Card:
     """What a value says of itself.
 
     Args:
-        value: a tally, a mode's State, a verdict, an outcome, a sweep, a session, or a simulation without a timeline.
+        value: a tally, a mode's State, a verdict, an outcome, a sweep, a fleet, a session, or a simulation without a timeline.
     """
     match value:
         case Verdict():
@@ -145,6 +147,8 @@ def card_of(value: object) -> Card:
             return _state(value)
         case Sweep():
             return _sweep(value)
+        case Fleet():
+            return _fleet(value)
         case SessionVerbs():
             address = value.address
             auth = value.client.auth
@@ -193,6 +197,13 @@ def _summary(one: Summary, slowest: float) -> Row:
     median = one.median / slowest
     parts = (("blue", f"{one.median:.3g} s", median), ("steel", f"{one.slowest:.3g} s", one.slowest / slowest - median))
     return Row(name, text, Bar(parts))
+
+
+def _fleet(fleet: Fleet) -> Card:
+    loads = Counter(one.worker or "waiting" for one in fleet.status())
+    most = max(loads.values(), default=1)
+    rows = (Row(name, f"{count} sessions", Bar((("blue", str(count), count / most),))) for name, count in loads.items())
+    return Card(repr(fleet), tuple(rows))
 
 
 # States.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from macp_rx.agents import Fleet
 from macp_rx.diagrams.cards import card_of
 from macp_rx.diagrams.lanes import plain_text, svg
 from macp_rx.errors import MacpSessionError
@@ -24,7 +25,7 @@ __all__ = ["SHOWN", "load_ipython_extension", "register", "unload_ipython_extens
 MODES: Final = (decision, proposal, task, handoff, quorum, multi_round, passthrough)
 
 SHOWN: Final = (
-    *(Timeline, Simulation, Tally, Verdict, Undecided, Outcome, Sweep, Session),
+    *(Timeline, Simulation, Tally, Verdict, Undecided, Outcome, Sweep, Fleet, Session),
     *(
         mode.State for mode in MODES
     ),  # each by itself: IPython takes the repr of a class before what its base is shown as
@@ -87,7 +88,7 @@ def _print(value: object, printer: Any, cycle: bool) -> None:
     match value:
         case Timeline():
             printer.text(plain_text(value))
-        case Simulation() | Sweep():
+        case Simulation() | Sweep() | Fleet():
             printer.text(str(value))
         case Session():
             printer.text(repr(value))
