@@ -184,8 +184,8 @@ class Full(Memory):
 class TestTrouble:
     def test_a_memory_must_know_whose_it_is(self, lives: Lives) -> None:
         nameless = lives.session.acting_as(AuthConfig.for_bearer("token"))
-        with pytest.raises(MacpSessionError, match="a memory must know whose it is"):
-            nameless.join(agents.voter(lambda _: "APPROVE"), memory=Memory(":memory:"))
+        with Memory(":memory:") as memory, pytest.raises(MacpSessionError, match="a memory must know whose it is"):
+            nameless.join(agents.voter(lambda _: "APPROVE"), memory=memory)
 
     @pytest.mark.parametrize("what", ["refused", "answered", "timer", "fired"])
     def test_one_that_cannot_be_written_ends_the_agent(

@@ -305,9 +305,10 @@ class TestHearing:
 
             return events.pipe(ops.take(1), ops.flat_map(again), ops.ignore_elements())
 
-        for memory in (None, agents.Memory(":memory:")):
+        with agents.Memory(":memory:") as memory:
+            session.join(curious)
             session.join(curious, memory=memory)
-        heard.wait_for(4)
+            heard.wait_for(4)
         assert sorted(heard.items) == [1, 1, 2, 2]  # type: ignore[type-var]
 
     def test_what_an_agent_reads_slowly_waits(self, virtual_time: VirtualClock, macp_runtime: Runtime) -> None:

@@ -38,7 +38,8 @@ def report(checker: str, *options: str, python: Path, cwd: Path) -> str:
 def mypy(python: Path, code: Path) -> dict[Line, str]:
     options = ["--strict", "--output=json", f"--python-executable={python}", "."]
     errors = map(json.loads, report("mypy", *options, python=python, cwd=code).splitlines())
-    return {(error["file"], error["line"]): error["message"] for error in errors}
+    # it tells beside them, as a note, where what they are about stands
+    return {(error["file"], error["line"]): error["message"] for error in errors if error["severity"] == "error"}
 
 
 def pyright(python: Path, code: Path) -> dict[Line, str]:

@@ -21,6 +21,8 @@ from tests.studio.conftest import Open, started
 
 HAPPY = Path(__file__).parents[1] / "conformance/data/decision_happy_path.json"
 
+KINDS = ["port", pytest.param("server", marks=pytest.mark.server)]
+
 NASTY = '<img src="x" onerror="window.pwned=1"><script>window.pwned=1</script>'
 
 NOTES_WHEN = """(text) => {
@@ -67,7 +69,7 @@ def test_a_session_appears_with_its_lanes_tally_and_end(studio: Studio, chair: M
     session.acting_as("bob").vote("p1", "REJECT")
     expect(marks(page)).to_have_count(4)
     expect(page.locator(".names-of-lanes li")).to_have_text(["chairinitiator", "alice", "bob"])
-    expect(page.locator(".lanes text.small.muted", has_text="p1 reject")).to_be_visible()
+    expect(page.locator(".lanes text.small.muted", has_text="p1: reject")).to_be_visible()
     expect(page.get_by_role("heading", name="Where it stands: voting")).to_be_visible()
     expect(page.get_by_text("1 approve, 1 reject, 0 abstain")).to_be_visible()
     expect(page.locator(".left-time")).to_contain_text("until the deadline")
@@ -84,7 +86,7 @@ def test_a_vote_is_there_within_a_second(studio: Studio, chair: MacpClient, open
     session.propose("p1", "canary")
     chosen(page, session.session_id)
     expect(marks(page)).to_have_count(2)
-    page.evaluate(NOTES_WHEN, "p1 approve")
+    page.evaluate(NOTES_WHEN, "p1: approve")
     sent = time.time() * 1000
     session.acting_as("alice").vote("p1", "APPROVE")
     assert page.evaluate("() => window.noted") - sent < 1000
@@ -125,7 +127,7 @@ def restartable(kind: str, folder: Path) -> Iterator[tuple[str, list[object]]]:
     stop()
 
 
-@pytest.mark.parametrize("kind", ["port", pytest.param("server", marks=pytest.mark.server)])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_runtime_is_restarted(kind: str, open_page: Open, tmp_path: Path) -> None:
     with restartable(kind, tmp_path) as (target, (stop, start)), dial(target) as chair, Studio(chair) as studio:
         session = started(chair)
@@ -278,13 +280,20 @@ def test_a_runtime_that_wants_tokens_says_so(open_page: Open) -> None:
         expect(page.get_by_role("status")).to_contain_text("--agent NAME, or MACP_TOKEN")
 
 
-def test_nobody_in_particular_reads_as_the_initiator(open_page: Open) -> None:
-    with Runtime() as runtime, runtime.serve() as port, dial(port.target) as chair:
+@pytest.mark.parametrize("kind", KINDS)
+def test_nobody_in_particular_reads_as_the_initiator(kind: str, open_page: Open, tmp_path: Path) -> None:
+    with (
+        restartable(kind, tmp_path) as (target, _stop_and_start),
+        dial(target) as chair,
+        MacpClient(target=target, secure=False) as nobody,
+        Studio(nobody) as studio,
+    ):
         session = started(chair)
-        with MacpClient(target=port.target, secure=False) as nobody, Studio(nobody) as studio:
-            page = open_page(studio)
-            chosen(page, session.session_id)
-            expect(marks(page)).to_have_count(1)
+        page = open_page(studio)
+        chosen(page, session.session_id)
+        expect(marks(page)).to_have_count(1)
+        session.cancel()
+        expect(page.locator(".outcome")).to_contain_text("cancelled")
 
 
 def test_a_mode_of_ones_own_has_lanes_and_no_tally(studio: Studio, chair: MacpClient, open_page: Open) -> None:
