@@ -160,9 +160,9 @@ def serve(
     Raises:
         MacpSessionError: the agent, or what it is to be served with, is not what it must be.
     """
-    if not callable(agent):
-        raise MacpSessionError(f"an agent is a function from events to messages, not {agent!r}")
     if on is not None:
+        if not callable(agent):
+            raise MacpSessionError(f"an agent is a function from events to messages, not {agent!r}")
         if isinstance(client, MacpClient) or isinstance(memory, Memory):
             raise MacpSessionError(
                 "a connection or an open file cannot be sent to a worker: on a cluster, serve takes a function that connects, "

@@ -293,6 +293,8 @@ class TestErrors:
             agents.serve(partial(dial, "nowhere"), VOTER, memory=memory, on=cluster)  # type: ignore[call-overload]
         with pytest.raises(MacpSessionError, match="for on="):
             agents.serve(partial(dial, "nowhere"), VOTER)  # type: ignore[call-overload]
+        with pytest.raises(MacpSessionError, match="an agent is a function"):
+            agents.serve(partial(dial, "nowhere"), agents.on(ProposalPayload), on=cluster)  # type: ignore[call-overload]
 
     def test_dasks_loop_is_not_held_up(self, cluster: Client, target: str) -> None:
         async def begin() -> None:
