@@ -37,7 +37,7 @@ class Sessions:
         self._watching, self._listing, self._waiting = SerialDisposable(), SerialDisposable(), SerialDisposable()
         self._demand = Demand(client.clock)
         self._metadata: Mapping[str, SessionMetadata] = {}
-        self._rows: Mapping[str, dict[str, object]] = {}
+        self._rows: Mapping[str, dict[str, object]] | None = None  # until the runtime has told them
         self._runtime: Mapping[str, object] = {"target": client.target, "reached": None}
         self._changed = asyncio.Event()
 
@@ -57,12 +57,13 @@ class Sessions:
 
     async def frames(self) -> AsyncGenerator[str]:
         """What a page is to hear: all of it, and then what has changed since it was told last, however much that was."""
-        told: Mapping[str, dict[str, object]] = {}
+        told: Mapping[str, dict[str, object]] | None = None
         while True:
-            changed, rows = self._changed, self._rows
-            news = [row for session_id, row in rows.items() if told.get(session_id) != row]
-            gone = [session_id for session_id in told if session_id not in rows]
-            yield frame("sessions", {"runtime": self._runtime, "changed": news, "gone": gone})
+            changed, rows, before = self._changed, self._rows, told or {}
+            news = [row for session_id, row in (rows or {}).items() if before.get(session_id) != row]
+            gone = [session_id for session_id in before if session_id not in (rows or {})]
+            whole = told is None and rows is not None
+            yield frame("sessions", {"runtime": self._runtime, "whole": whole, "changed": news, "gone": gone})
             told = rows
             await changed.wait()
             await asyncio.sleep(PACE)
