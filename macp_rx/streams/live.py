@@ -64,7 +64,8 @@ def policies(
 def sessions(shared: SharedTransport, auth: AuthConfig | None) -> Stream[Mapping[str, core_pb2.SessionMetadata]]:
     """The sessions in the runtime's memory by id, ended ones too."""
     listed = all_pages(shared, auth).pipe(ops.to_list(), ops.map(_by_id))
-    return live(shared, auth, "live sessions", listed, WATCH_SESSIONS, core_pb2.WatchSessionsRequest())
+    request = core_pb2.WatchSessionsRequest()
+    return live(shared, auth, "live sessions", listed, WATCH_SESSIONS, request, begins_silent=True)
 
 
 def _list(
@@ -105,6 +106,8 @@ def live(
     listed: Observable[S],
     method: Method[Req, Res],
     request: Req,
+    *,
+    begins_silent: bool = False,
 ) -> Stream[S]:
     """Emits the current set, and then each set that differs from the one before.
 
@@ -122,6 +125,7 @@ def live(
         listed: lists the set: one item.
         method: the watch.
         request: its request.
+        begins_silent: the watch says nothing where there is nothing yet, so that it must be listed without a hint.
 
     Errors:
         What the list or the watch fails with for good, such as MacpTransportError with PERMISSION_DENIED.
@@ -132,6 +136,8 @@ def live(
     def start(observer: abc.ObserverBase[S]) -> _Query[S]:
         query = _Query(shared.clock, observer, lists, hints)
         query.watch()
+        if begins_silent:
+            query.hint()
         return query
 
     return Stream(cold(shared, start, what), shared.clock, can_wait=True)
@@ -153,9 +159,9 @@ class _Query(Generic[S]):
         self._last: list[S] = []
 
     def watch(self) -> None:
-        self._watching.disposable = self._hints.subscribe(self._hint, self._fail)
+        self._watching.disposable = self._hints.subscribe(self.hint, self._fail)
 
-    def _hint(self, _event: object) -> None:
+    def hint(self, _event: object = None) -> None:
         self._stale = True
         self._list()
 

@@ -17,6 +17,11 @@ from macp_rx.studio.frames import frame
 
 __all__ = ["Sessions"]
 
+Rows = Mapping[str, Mapping[str, object]]
+"""What a page is told of each session, by its id."""
+
+NONE: Final[Rows] = {}
+
 PACE: Final = 0.2
 """Seconds between two lists, and between two frames to a page: what changes meanwhile is told together."""
 
@@ -37,7 +42,7 @@ class Sessions:
         self._watching, self._listing, self._waiting = SerialDisposable(), SerialDisposable(), SerialDisposable()
         self._demand = Demand(client.clock)
         self._metadata: Mapping[str, SessionMetadata] = {}
-        self._rows: Mapping[str, dict[str, object]] = {}
+        self._rows: Rows | None = None  # until the runtime has told them
         self._runtime: Mapping[str, object] = {"target": client.target, "reached": None}
         self._changed = asyncio.Event()
 
@@ -57,12 +62,14 @@ class Sessions:
 
     async def frames(self) -> AsyncGenerator[str]:
         """What a page is to hear: all of it, and then what has changed since it was told last, however much that was."""
-        told: Mapping[str, dict[str, object]] = {}
+        told: Rows | None = None
         while True:
             changed, rows = self._changed, self._rows
-            news = [row for session_id, row in rows.items() if told.get(session_id) != row]
-            gone = [session_id for session_id in told if session_id not in rows]
-            yield frame("sessions", {"runtime": self._runtime, "changed": news, "gone": gone})
+            before, now = told or NONE, rows or NONE
+            news = [row for session_id, row in now.items() if before.get(session_id) != row]
+            gone = [session_id for session_id in before if session_id not in now]
+            whole = told is None and rows is not None
+            yield frame("sessions", {"runtime": self._runtime, "whole": whole, "changed": news, "gone": gone})
             told = rows
             await changed.wait()
             await asyncio.sleep(PACE)

@@ -8,7 +8,7 @@ import pytest
 from macp.v1 import core_pb2
 from macp.v1.envelope_pb2 import SessionState
 
-from macp_rx import DecisionSession, MacpTransportError
+from macp_rx import DecisionSession, MacpClient, MacpTransportError
 from macp_rx.clock import VirtualClock
 from macp_rx.protocol.policy import build_decision_policy
 from macp_rx.streams.retry import RECONNECT
@@ -70,6 +70,11 @@ def test_sessions(connect: Connect) -> None:
     recorder.wait(lambda heard: state(heard) == SessionState.SESSION_STATE_SUSPENDED)
     session.cancel()
     recorder.wait(lambda heard: state(heard) == SessionState.SESSION_STATE_CANCELLED)
+
+
+def test_where_there_are_no_sessions_that_is_told_too() -> None:
+    with MacpClient.embedded(agent="live") as client:
+        assert next(iter(client.live_sessions())) == {}
 
 
 def test_a_subscriber_that_raises_hears_its_own_error_and_its_watch_ends(connect: Connect) -> None:

@@ -159,6 +159,8 @@ def test_the_studio_is_restarted(chair: MacpClient, open_page: Open) -> None:
     with Studio(chair, port=port, token=token):
         expect(page.locator("body[data-link=connected]")).to_be_visible()
         expect(page.locator("tbody tr")).to_contain_text(["vote APPROVE", "option canary", "intent pick a rollout"])
+    with MacpClient.embedded(agent="chair") as another, Studio(another, port=port, token=token):
+        expect(page.get_by_text("No session yet")).to_be_visible()
     with Studio(chair, port=port):
         expect(page.get_by_text("this page is of an earlier studio")).to_be_visible()
     page.close()
