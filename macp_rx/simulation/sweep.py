@@ -10,6 +10,7 @@ import os
 import pickle
 import signal
 import statistics
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -432,14 +433,33 @@ def _sent(pickler: Any, what: object, run: Run) -> bytes:
 
 def _play_sent(what: bytes, batch: bytes) -> list[Record]:
     run, measure = _received(what)
-    before = gc.get_threshold()
-    gc.set_threshold(
-        50_000, 20, 100
-    )  # a run leaves cycles behind; to look for them less often is a fifth faster (measured)
-    try:
+    with _seldom_collected():
         return [replace(record, settings={}) for record in _play(run, measure, pickle.loads(batch))]
+
+
+_lock = threading.Lock()
+_playing = 0
+_threshold = gc.get_threshold()
+
+
+@contextmanager
+def _seldom_collected() -> Generator[None]:
+    """A run leaves cycles behind; to look for them less often is a fifth faster (measured). A worker of Dask is not ours and may
+    play on several threads: the last one out leaves the process as the first one in has found it.
+    """
+    global _playing, _threshold
+    with _lock:
+        if not _playing:
+            _threshold = gc.get_threshold()
+            gc.set_threshold(50_000, 20, 100)
+        _playing += 1
+    try:
+        yield
     finally:
-        gc.set_threshold(*before)
+        with _lock:
+            _playing -= 1
+            if not _playing:
+                gc.set_threshold(*_threshold)
 
 
 _last: tuple[bytes, tuple[Run, Measure]] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -58,6 +59,15 @@ def dies_once(mark: Path, *, seed: int) -> Simulation:
     if seed == 70 and not mark.exists():
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    return vote(seed=seed)
+
+
+PAIR = threading.Barrier(2)
+
+
+def two_at_a_time(*, seed: int) -> Simulation:
+    """A run that begins when another thread begins one."""
+    PAIR.wait(30)
     return vote(seed=seed)
 
 

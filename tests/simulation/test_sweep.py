@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import pty
@@ -22,7 +23,7 @@ from distributed import Client, LocalCluster
 from macp_rx import Accepted, MacpSessionError, agents
 from macp_rx.protocol.modes.decision import ProposalPayload
 from macp_rx.simulation import Exponential, LogNormal, Simulation, Sweep, simulate, sweep
-from tests.simulation.scenarios import PROPOSAL, START, broken, dies_once, fatal, process, vote
+from tests.simulation.scenarios import PROPOSAL, START, broken, dies_once, fatal, process, two_at_a_time, vote
 
 ROOT = Path(__file__).parents[2]
 Decide = Callable[[Accepted[ProposalPayload]], str]
@@ -151,6 +152,15 @@ class TestCluster:
         assert list(found) == [
             replace(record, settings=found[0].settings) for record in sweep(vote, seeds=200, workers=1)
         ]
+
+    def test_threads_of_one_worker_leave_it_as_they_have_found_it(self) -> None:
+        before = gc.get_threshold()
+        with (
+            LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as workers,
+            Client(workers) as client,
+        ):
+            assert len(sweep(two_at_a_time, seeds=40, on=client)) == 40
+        assert gc.get_threshold() == before
 
     def test_it_has_the_workers_it_has(self, cluster: Client) -> None:
         with pytest.raises(MacpSessionError, match="name workers= or on=, not both"):
