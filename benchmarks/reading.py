@@ -16,7 +16,7 @@ from reactivex import operators as ops
 from reactivex.scheduler import EventLoopScheduler
 
 from benchmarks import Row, against, timed, wait_for
-from benchmarks.server import METADATA, connect, running_server, sdk_stream, session_with
+from benchmarks.server import METADATA, apart, connect, sdk_stream, session_with
 from macp_rx import Accepted, DecisionSession, MacpClient, Stream
 from macp_rx import operators as mo
 
@@ -28,7 +28,7 @@ EVALUATIONS = ENVELOPES - 3  # all but SessionStart, Proposal and Commitment
 
 def rows(rounds: int) -> Iterable[Row]:
     """CPU per envelope against a bare grpc.aio loop and against macp-sdk-python's MacpStream."""
-    with running_server() as target:
+    with apart() as target:
         session_id = session_with(target, ENVELOPES)
         _check(target, session_id)
         seconds = timed(

@@ -13,7 +13,7 @@ from macp.v1.envelope_pb2 import Ack, Envelope
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from benchmarks import Row, against, timed, wait_for
-from benchmarks.server import AGENT, METADATA, connect, running_server
+from benchmarks.server import AGENT, METADATA, apart, connect
 
 __all__ = ["rows"]
 
@@ -24,7 +24,7 @@ IN_FLIGHT = 64
 def rows(rounds: int) -> Iterable[Row]:
     """CPU per send: awaited on the user's loop, and subscribed on the shared I/O thread, against bare grpc.aio."""
     envelopes = [_progress() for _ in range(SENDS)]
-    with running_server() as target:
+    with apart() as target:
         seconds = timed(
             {
                 "bare": lambda: asyncio.run(_bare(target, envelopes)),

@@ -180,14 +180,6 @@ class Accepted(Generic[P_co]):
         set_fields = self.payload.ListFields()
         return {field.name: value for field, value in set_fields if field.name not in _REPEATED}
 
-    def as_replayed(self) -> Accepted[P_co]:
-        """The same for somebody who listens only since later: not ``live``."""
-        if not self.live:
-            return self
-        other: Accepted[P_co] = Accepted(self.sequence, self.envelope, self.kind)
-        other._payload = self._payload
-        return other
-
     @property
     def sender(self) -> str:
         """Who said it, as the runtime bound it."""

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from macp.v1.envelope_pb2 import Envelope
 from reactivex import abc
 from reactivex.disposable import SerialDisposable
 
@@ -76,7 +77,7 @@ class _SharedCall(abc.ObserverBase[Accepted]):
     """The live call, the window of what came last, and who is subscribed."""
 
     def __init__(self, clock: Clock, live: Open, history: Open, what: str) -> None:
-        self.window: deque[Accepted] = deque(maxlen=WINDOW)
+        self.window: deque[Envelope] = deque(maxlen=WINDOW)
         self.head = -1
         self.ended = False
         self.caught_up = False
@@ -86,24 +87,26 @@ class _SharedCall(abc.ObserverBase[Accepted]):
         self._live = live
         self._together = f"all who share the {what}, together,"
         self._demand = Demand(clock)
-        self._subscribers: dict[_Subscriber, None] = {}
+        self._subscribers: tuple[
+            _Subscriber, ...
+        ] = ()  # replaced where one joins or leaves: it is gone through for each item
         self._waiting = 0
         self._subscription = SerialDisposable()
 
     def join(self, subscriber: _Subscriber, after: int) -> None:
-        self._subscribers[subscriber] = None
+        self._subscribers = (*self._subscribers, subscriber)
         if self.head < 0:
             self.head = after
             with subscribed_by(self._together):
                 live = self._live(after)
                 live.status.subscribe(self._happened)
-                self._subscription.disposable = live.subscribe(self, scheduler=self._demand)
+                self._subscription.disposable = live.attach(self, self._demand)
         else:
             self._weigh()
 
     def leave(self, subscriber: _Subscriber) -> None:
         if subscriber in self._subscribers:
-            del self._subscribers[subscriber]
+            self._subscribers = tuple(other for other in self._subscribers if other is not subscriber)
             self._weigh()
             if not self._subscribers:
                 self.ended = True
@@ -123,13 +126,13 @@ class _SharedCall(abc.ObserverBase[Accepted]):
 
     def _happened(self, status: Status) -> None:
         self.caught_up = status.connection is Connection.CAUGHT_UP
-        for subscriber in tuple(self._subscribers):
+        for subscriber in self._subscribers:
             subscriber.happened(status)
 
     def on_next(self, value: Accepted) -> None:
-        self.window.append(value)
+        self.window.append(value.envelope)
         self.head = value.sequence
-        for subscriber in tuple(self._subscribers):
+        for subscriber in self._subscribers:
             subscriber.came(value)
 
     def on_error(self, error: Exception) -> None:
@@ -206,11 +209,11 @@ class _Subscriber:
                     self._statuses.tell(Status(Connection.CAUGHT_UP, self._sequence))
                 self._end_if_over()
                 return
-            window = call.window
-            if not window or window[0].sequence > wanted:
+            missed = call.head - self._sequence
+            if missed > len(call.window):
                 self._catch_up()
                 return
-            self._deliver(window[wanted - window[0].sequence].as_replayed())
+            self._deliver(Accepted(wanted, call.window[-missed]))
 
     def _deliver(self, accepted: Accepted) -> None:
         self._sequence = accepted.sequence

