@@ -58,6 +58,7 @@ class Served:
         sequence: the last that the agent heard there.
         connection: what happened to its connection last.
         reconnects: how often it was connected again.
+        lag: seconds since the agent last had all that was accepted; 0 while it has it.
     """
 
     session_id: str
@@ -66,6 +67,7 @@ class Served:
     sequence: int = 0
     connection: Connection | None = None
     reconnects: int = 0
+    lag: float = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -356,17 +358,18 @@ class Fleet(abc.DisposableBase):
     def __rich__(self) -> Table:
         from rich.table import Table
 
-        table = Table("session", "worker", "since", "sequence", "connection", "reconnects")
+        table = Table("session", "worker", "since", "sequence", "connection", "lag", "reconnects")
         for one in self.status():
             since = f"{one.since:%H:%M:%S}" if one.since is not None else ""
             connection = one.connection.value if one.connection is not None else "waiting"
-            table.add_row(one.session_id, one.worker, since, str(one.sequence), connection, str(one.reconnects))
+            lag = f"{one.lag:.1f} s" if one.lag else ""
+            table.add_row(one.session_id, one.worker, since, str(one.sequence), connection, lag, str(one.reconnects))
         return table
 
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(width=120, color_system=None)
+        console = Console(width=140, color_system=None)
         with console.capture() as text:
             console.print(self.__rich__())
         return text.get()

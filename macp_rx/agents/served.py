@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import Any
 
 from distributed import Reschedule, Worker, WorkerPlugin, get_worker
@@ -90,6 +90,7 @@ class _Session:
     sequence: int = 0
     connection: Connection | None = None
     connected: int = 0
+    behind: float | None = field(default_factory=monotonic)  # since when; None while it has all that was accepted
 
     def hear(self, accepted: Accepted) -> None:
         self.sequence = accepted.sequence
@@ -97,6 +98,14 @@ class _Session:
     def happened(self, status: Status) -> None:
         self.connection = status.connection
         self.connected += status.connection is Connection.CONNECTED
+        if status.connection is Connection.CAUGHT_UP:
+            self.behind = None
+        elif self.behind is None:
+            self.behind = monotonic()
+
+    @property
+    def lag(self) -> float:
+        return 0.0 if (behind := self.behind) is None else monotonic() - behind
 
 
 class Serving(WorkerPlugin):
@@ -177,6 +186,7 @@ class Serving(WorkerPlugin):
                 session.sequence,
                 session.connection,
                 max(0, session.connected - 1),
+                session.lag,
             )
             for session in self._sessions.values()
         )

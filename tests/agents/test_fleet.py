@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import pickle
+import re
 import signal
 import threading
 import time
@@ -42,6 +43,7 @@ from macp_rx.agents import Fleet, Memory, Served
 from macp_rx.diagrams.cards import card_of
 from macp_rx.protocol.messages import DECISION
 from macp_rx.protocol.modes import decision
+from tests.chaos.proxy import Proxy
 from tests.conftest import check_threads, dial, running_server
 
 VOTER = agents.voter(lambda _: "APPROVE")
@@ -222,7 +224,7 @@ class TestServing:
             (one,) = (one for one in fleet.status() if one.session_id == session.session_id)
             assert one.worker in cluster.nthreads()
             assert one.since is not None
-            assert (one.connection, one.reconnects) == (Connection.CAUGHT_UP, 0)
+            assert (one.connection, one.reconnects, one.lag) == (Connection.CAUGHT_UP, 0, 0)
             assert isinstance(fleet.__rich__(), Table)
             (line,) = (line for line in str(fleet).splitlines() if session.session_id in line)
             assert "caught up" in line
@@ -230,6 +232,23 @@ class TestServing:
             (row,) = card_of(fleet).rows
             assert (row.name, row.text) == (one.worker, "1 sessions")
             assert card_of(fleet).title == repr(fleet) == "Fleet(1 sessions)"
+
+    def test_how_far_behind_it_is(self, cluster: Client, target: str, chair: MacpClient) -> None:
+        proxy = Proxy(target)
+        try:
+            with fleet_of(proxy.target, cluster) as fleet:
+                (session,) = start(chair, 1)
+                served(fleet, [session])
+                proxy.refuse()
+                proxy.cut()
+                until(lambda: fleet.status()[0].lag > 0.3)
+                (line,) = (line for line in str(fleet).splitlines() if session.session_id in line)
+                assert re.search(r"\d\.\d s", line)
+                proxy.accept()
+                until(lambda: fleet.status()[0].lag == 0)
+                assert fleet.status()[0].reconnects == 1
+        finally:
+            proxy.close()
 
 
 class TestErrors:
