@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import TypeVar
 
 import pytest
 import reactivex as rx
 from reactivex import operators as ops
-from reactivex.abc import SchedulerBase
+from reactivex.abc import DisposableBase, SchedulerBase
 from reactivex.internal import DisposedException
 from reactivex.scheduler import EventLoopScheduler, ThreadPoolScheduler
 from reactivex.subject import Subject
+from reactivex.typing import RelativeTime, ScheduledAction
 
 from macp_rx import DecisionSession, MacpClient, MacpClosedError, MacpOverflowError, MacpSessionError, Runtime
 from macp_rx import operators as mo
@@ -19,6 +21,8 @@ from macp_rx.clock import VirtualClock
 from macp_rx.streams.delivery import Overflow
 from macp_rx.testing import Marbles
 from tests.conftest import Connect, Recorder
+
+S = TypeVar("S")
 
 
 def flooded(overflow: Overflow, buffer: int, items: int) -> tuple[list[object], int]:
@@ -181,6 +185,37 @@ def test_a_slow_consumer_on_another_thread_holds_the_call_and_loses_nothing(conn
     assert len(threads) == 1
     assert "macp_rx-io" not in threads
     scheduler.executor.shutdown()
+
+
+class Looks(EventLoopScheduler):
+    """Counts how often somebody wants to look again by itself instead of being woken."""
+
+    count = 0
+
+    def schedule_relative(
+        self, duetime: RelativeTime, action: ScheduledAction[S], state: S | None = None
+    ) -> DisposableBase:
+        self.count += 1
+        return super().schedule_relative(duetime, action, state)
+
+
+def test_a_busy_stream_is_looked_at_now_and_then_and_what_comes_of_a_quiet_one_at_once() -> None:
+    scheduler, source, recorder = Looks(), Subject[int](), Recorder()
+    source.pipe(mo.deliver_on(scheduler, overflow="drop_oldest")).subscribe(recorder)
+    pause = threading.Event()
+    for number in range(20):
+        source.on_next(number)
+        pause.wait(0.002)  # so quiet is the source
+    recorder.wait_for(20)
+    assert scheduler.count == 0
+    for number in range(10_000_000):
+        source.on_next(number)
+        if scheduler.count:
+            break
+    assert scheduler.count
+    source.on_completed()
+    recorder.wait_for_end()
+    scheduler.dispose()
 
 
 def test_the_hop_waits_for_a_consumer_that_pulls() -> None:
