@@ -25,8 +25,9 @@ def test_it_prints_the_address_and_ends_by_ctrl_c(target: str) -> None:
         assert URL.fullmatch(url)
         with urllib.request.urlopen(url.strip()) as answer:
             assert b"<title>macp_rx studio</title>" in answer.read()
-        with pytest.raises(urllib.error.HTTPError, match="403"):
+        with pytest.raises(urllib.error.HTTPError, match="403") as refused:
             urllib.request.urlopen(url.partition("?")[0])
+        refused.value.close()
         process.send_signal(signal.SIGINT)
         shown, said = process.communicate(timeout=20)
     assert (process.returncode, shown, said) == (130, "", "")
