@@ -10,10 +10,10 @@ import random
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Row", "against", "interval", "ratio", "timed", "wait_for"]
+__all__ = ["Row", "against", "interval", "measured", "ratio", "timed", "wait_for"]
 
 PATIENCE = 120.0
 """Seconds after which a benchmark that waits has failed, not measured."""
@@ -42,6 +42,11 @@ class Row:
     bar: str
     holds: bool | None
     spread: tuple[float, float] | None = None
+
+
+def measured(suite: Callable[[int], Iterable[Row]], rounds: int) -> list[Row]:
+    """All rows of a suite: what another process can be asked for."""
+    return list(suite(rounds))
 
 
 def timed(

@@ -18,6 +18,7 @@ from benchmarks import (
     hop,
     imports,
     many_streams,
+    measured,
     operators,
     reading,
     reliability,
@@ -58,16 +59,12 @@ def main() -> None:
         parser.error("--write replaces the whole table, so it goes without --only")
     # each suite in a process of its own: what the others have left there makes it slower
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as fresh:
-        suites = fresh.map(_rows, arguments.only or SUITES, repeat(arguments.rounds))
-        rows = list(chain.from_iterable(suites))
+        suites = [SUITES[name] for name in arguments.only or SUITES]
+        rows = list(chain.from_iterable(fresh.map(measured, suites, repeat(arguments.rounds))))
     table = "\n".join([*_table(rows), "", _circumstances(arguments.rounds)])
     print(table)
     if arguments.write:
         _write(arguments.write, table)
-
-
-def _rows(suite: str, rounds: int) -> list[Row]:
-    return list(SUITES[suite](rounds))
 
 
 def _table(rows: Iterable[Row]) -> list[str]:

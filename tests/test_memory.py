@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -89,6 +91,17 @@ class TestFile:
             one.keep("t", "alice", "refused", "d")
         with Memory(path) as again:
             assert list(again.kept("s", "alice")) == [("refused", "a", ""), ("timer", "b", "7")]
+
+    def test_any_number_may_open_a_new_one_at_the_same_moment(self, tmp_path: Path) -> None:
+        together = Barrier(4)
+
+        def open_each(_: int) -> None:
+            for number in range(200):
+                together.wait(10)
+                Memory(tmp_path / str(number)).close()
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(open_each, range(4)))
 
     def test_a_session_is_forgotten_alone(self, path: Path) -> None:
         with Memory(path) as memory:
